@@ -1,1 +1,33 @@
-//! .
+//! Pods and containers: life cycle, OCI spec, resources, events and recorded state.
+//!
+//! Knows nothing of CRI. Every change of an object runs in a task of its own and under a key, so
+//! that a caller that gives up cancels nothing and a retry joins. State comes from the records and
+//! the shims' exit records; it is never asked of a shim at a read.
+#![forbid(unsafe_code)]
+
+mod apparmor;
+mod config;
+mod container;
+pub mod error;
+mod events;
+mod features;
+mod ids;
+pub mod model;
+mod objects;
+mod oci;
+mod operation;
+mod pod;
+mod record;
+mod recover;
+mod resources;
+mod runtime;
+mod stats;
+
+pub use config::Config;
+pub use container::{AttachSession, ExecConfig, ExecOutput, ExecSession};
+pub use error::{Error, Result};
+pub use events::{Event, EventKind};
+pub use features::Features;
+pub use objects::{Container, Pod};
+pub use runtime::{Handler, Runtime, RuntimeInfo};
+pub use stats::{ContainerStats, LayerUsage, PodStats};

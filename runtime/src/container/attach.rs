@@ -1,0 +1,177 @@
+//! Attaches to a container's own streams, its log and its network.
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use joey_proto::shim::{Attach, ReopenLog, Resize};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
+use super::exec::pipe;
+use crate::config::netns_path;
+use crate::error::{Error, Result};
+use crate::model::{ContainerState, NamespaceMode, PodState};
+use crate::objects::Container;
+use crate::runtime::Runtime;
+
+/// To a port inside a pod.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Streams of a container's init.
+#[derive(Debug)]
+pub struct AttachSession {
+    /// Written by the caller.
+    pub stdin: Option<OwnedFd>,
+    /// Read by the caller.
+    pub stdout: Option<OwnedFd>,
+    /// Read by the caller.
+    pub stderr: Option<OwnedFd>,
+    /// The container has a terminal.
+    pub tty: bool,
+}
+
+impl Runtime {
+    /// Attaches to a running container.
+    ///
+    /// # Errors
+    /// [`Error::WrongState`] unless it runs.
+    pub async fn attach(
+        &self,
+        id: &str,
+        stdin: bool,
+        stdout: bool,
+        stderr: bool,
+    ) -> Result<AttachSession> {
+        let (container, shim) = self.running(id, "attaching")?;
+        let mut session = AttachSession {
+            stdin: None,
+            stdout: None,
+            stderr: None,
+            tty: false,
+        };
+        let mut theirs = Vec::new();
+        if stdin {
+            let (read, write) = pipe()?;
+            theirs.push(read);
+            session.stdin = Some(write);
+        }
+        for (wanted, slot) in [(stdout, &mut session.stdout), (stderr, &mut session.stderr)] {
+            if wanted {
+                let (read, write) = pipe()?;
+                theirs.push(write);
+                *slot = Some(read);
+            }
+        }
+        let request = Attach {
+            container_id: container.id().to_owned(),
+            stdin,
+            stdout,
+            stderr,
+        };
+        let reply = shim
+            .attach(request, theirs)
+            .await
+            .map_err(|e| Error::step("attach to the container", e))?;
+        session.tty = reply.terminal;
+        Ok(session)
+    }
+
+    /// Sets the size of a container's terminal.
+    ///
+    /// # Errors
+    /// [`Error::WrongState`] unless it runs.
+    pub async fn resize(&self, id: &str, columns: u16, rows: u16) -> Result<()> {
+        let (container, shim) = self.running(id, "resizing")?;
+        let request = Resize {
+            container_id: container.id().to_owned(),
+            columns: columns.into(),
+            rows: rows.into(),
+        };
+        shim.resize(request)
+            .await
+            .map_err(|e| Error::step("resize the terminal", e))
+    }
+
+    /// Opens a running container's log file anew, after a rotation.
+    ///
+    /// # Errors
+    /// [`Error::WrongState`] unless it runs; the file can't be made.
+    pub async fn reopen_log(&self, id: &str) -> Result<()> {
+        let (container, shim) = self.running(id, "reopening the log")?;
+        let request = ReopenLog {
+            container_id: container.id().to_owned(),
+        };
+        shim.reopen_log(request)
+            .await
+            .map_err(|e| Error::step("reopen the log", e))
+    }
+
+    fn running(
+        &self,
+        id: &str,
+        operation: &'static str,
+    ) -> Result<(
+        std::sync::Arc<Container>,
+        std::sync::Arc<joey_shim_client::Shim>,
+    )> {
+        let container = self.container(id)?;
+        let shim = match container.state() {
+            ContainerState::Running => self.pod_of(&container.record())?.shim(),
+            _ => None,
+        };
+        let shim = shim.ok_or_else(|| Error::WrongState {
+            kind: "container",
+            id: container.id().to_owned(),
+            state: "not running",
+            operation,
+            needs: "running",
+        })?;
+        Ok((container, shim))
+    }
+
+    /// Connects to a port of a pod on its loopback: 127.0.0.1, then `::1`.
+    ///
+    /// # Errors
+    /// [`Error::WrongState`] unless the pod is ready; nobody listens.
+    pub async fn connect_port(&self, pod_id: &str, port: u16) -> Result<tokio::net::TcpStream> {
+        let pod = self.pod(pod_id)?;
+        let record = pod.record();
+        if record.state != PodState::Ready {
+            return Err(Error::WrongState {
+                kind: "pod sandbox",
+                id: record.id.clone(),
+                state: "not ready",
+                operation: "forwarding a port",
+                needs: "ready",
+            });
+        }
+        let namespace =
+            (record.config.network != NamespaceMode::Node).then(|| netns_path(&record.id));
+        let (sender, receiver) = tokio::sync::oneshot::channel();
+        // A thread of its own: a namespace is a thread's, and this one ends with it.
+        std::thread::Builder::new()
+            .name("port-forward".into())
+            .spawn(move || drop(sender.send(connect_in(namespace, port))))
+            .map_err(|e| Error::step("start a thread", e))?;
+        let stream = receiver.await.map_err(|_| Error::Aborted)??;
+        stream
+            .set_nonblocking(true)
+            .map_err(|e| Error::step("set up the connection", e))?;
+        tokio::net::TcpStream::from_std(stream).map_err(|e| Error::step("set up the connection", e))
+    }
+}
+
+fn connect_in(namespace: Option<PathBuf>, port: u16) -> Result<std::net::TcpStream> {
+    if let Some(path) = namespace {
+        let file = std::fs::File::open(&path)
+            .map_err(|e| Error::file("open the network namespace", &path, e))?;
+        move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))
+            .map_err(|e| Error::step("enter the pod's network namespace", e))?;
+    }
+    let connect =
+        |address: SocketAddr| std::net::TcpStream::connect_timeout(&address, CONNECT_TIMEOUT);
+    connect((Ipv4Addr::LOCALHOST, port).into())
+        .or_else(|_| connect((Ipv6Addr::LOCALHOST, port).into()))
+        .map_err(|e| Error::step(format!("connect to port {port} of the pod"), e))
+}

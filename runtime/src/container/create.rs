@@ -1,0 +1,254 @@
+//! Makes a container: its record, layers and folders. No process starts.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use joey_image::{Image, LayerLease};
+
+use crate::error::{Error, Result};
+use crate::events::EventKind;
+use crate::ids;
+use crate::model::{
+    ContainerConfig, ContainerRecord, ContainerState, IdMapping, Launch, MountSource, PidMode,
+    PodState, RECORD_VERSION, SecurityProfile,
+};
+use crate::objects::{Container, Pod};
+use crate::oci;
+use crate::runtime::Runtime;
+
+/// The kubelet tells an image volume's failure by this in front of the message.
+pub(crate) const IMAGE_VOLUME_ERROR: &str = "ImageVolumeMountFailed";
+
+impl Runtime {
+    /// Makes a container in a pod and returns its id. One that is made already under the same name
+    /// and was asked for in the same words is returned.
+    ///
+    /// # Errors
+    /// Nothing is left of the container after one.
+    pub async fn create_container(
+        self: &Arc<Self>,
+        pod_id: &str,
+        config: ContainerConfig,
+    ) -> Result<String> {
+        if config.name.is_empty() {
+            return Err(Error::invalid("container metadata.name is empty"));
+        }
+        let pod = self.pod(pod_id)?;
+        let key = format!("create/{}/{}/{}", pod.id(), config.name, config.attempt);
+        let runtime = Arc::clone(self);
+        self.pod_operations
+            .run(key, move || async move {
+                runtime.create_new_container(&pod, config).await
+            })
+            .await
+    }
+
+    async fn create_new_container(
+        self: Arc<Self>,
+        pod: &Arc<Pod>,
+        config: ContainerConfig,
+    ) -> Result<String> {
+        let _changing = pod.changing.read().await;
+        if pod.record().state != PodState::Ready {
+            return Err(Error::WrongState {
+                kind: "pod sandbox",
+                id: pod.id().to_owned(),
+                state: "not ready",
+                operation: "creating a container",
+                needs: "ready",
+            });
+        }
+        if let Some(container) = find(pod, &config) {
+            if container.state() == ContainerState::Created && container.record().config == config {
+                return Ok(container.id().to_owned());
+            }
+            return Err(Error::NameTaken {
+                kind: "container",
+                name: format!("{}_{}", config.name, config.attempt),
+                id: container.id().to_owned(),
+            });
+        }
+        self.validate(pod, &config)?;
+        let image = self.find_image(&config.image.id)?;
+        let launch = launch(&config, &image)?;
+        let id = ids::new_id()?;
+        let lease = self.hold(&image).await?;
+        let lowers = lease.lowers().to_vec();
+        let mut leases = vec![lease];
+        let mut mounted_images = BTreeMap::new();
+        for mount in &config.mounts {
+            if let MountSource::Image { id, reference, .. } = &mount.source {
+                let failed = |why| {
+                    Error::step(
+                        format!("{IMAGE_VOLUME_ERROR}: mount image {reference}"),
+                        why,
+                    )
+                };
+                let image = self.find_image(id).map_err(failed)?;
+                let lease = self.hold(&image).await.map_err(failed)?;
+                mounted_images.insert(id.clone(), lease.lowers().to_vec());
+                leases.push(lease);
+            }
+        }
+        let parent = self.cgroup_parent(&pod.record().config.cgroup_parent, pod.id());
+        let record = ContainerRecord {
+            version: RECORD_VERSION,
+            cgroup: self.cgroups.open(&parent, &id),
+            pod_id: pod.id().to_owned(),
+            created_at: ids::now(),
+            started: None,
+            exit: None,
+            launch,
+            lowers,
+            mounted_images,
+            id,
+            config,
+        };
+        let container = Arc::new(Container::new(record, leases));
+        if let Err(error) = self.make_folders(pod, &container) {
+            self.remove_folders(&container);
+            return Err(error);
+        }
+        if let Err(error) = container.save(&self.container_records) {
+            self.remove_folders(&container);
+            return Err(error);
+        }
+        self.add_container(pod, &container);
+        self.announce(pod, container.id(), EventKind::Created);
+        Ok(container.id().to_owned())
+    }
+
+    fn find_image(&self, id: &str) -> Result<Arc<Image>> {
+        self.images.get(id).ok_or_else(|| Error::NotFound {
+            kind: "image",
+            id: id.to_owned(),
+        })
+    }
+
+    async fn hold(&self, image: &Image) -> Result<LayerLease> {
+        self.images
+            .lease(image)
+            .await
+            .map_err(|e| Error::step(format!("hold the layers of image {}", image.id), e))
+    }
+
+    fn validate(&self, pod: &Pod, config: &ContainerConfig) -> Result<()> {
+        if config.security.privileged && !pod.record().config.security.privileged {
+            return Err(Error::invalid(
+                "a privileged container needs a privileged pod sandbox",
+            ));
+        }
+        for mount in &config.mounts {
+            if !mount.destination.is_absolute() {
+                let path = mount.destination.display();
+                return Err(Error::invalid(format!("mount path {path} is not absolute")));
+            }
+            if let MountSource::Host(path) = &mount.source {
+                std::fs::metadata(path)
+                    .map_err(|e| Error::file("find the mount source", path, e))?;
+            }
+        }
+        if let PidMode::Target(target) = &config.pid {
+            let target = self.container(target)?;
+            if target.record().pod_id != pod.id() {
+                return Err(Error::invalid("the target container is in another pod"));
+            }
+            if target.state() != ContainerState::Running {
+                return Err(Error::invalid("the target container is not running"));
+            }
+        }
+        oci::capabilities(&config.security)?;
+        if !config.security.privileged {
+            oci::check_apparmor(&self.features, &config.security.apparmor)?;
+            if let SecurityProfile::Localhost(_) = &config.security.seccomp {
+                oci::seccomp(&self.seccomp, &config.security)?;
+            }
+        }
+        if config.security.selinux.is_some() && !self.features.selinux {
+            return Err(Error::Unsupported {
+                what: "an SELinux label".into(),
+                why: "the kernel has no SELinux".into(),
+            });
+        }
+        Ok(())
+    }
+
+    fn make_folders(&self, pod: &Pod, container: &Container) -> Result<()> {
+        let writable = self.config.writable(container.id());
+        let (upper, work) = (writable.join("upper"), writable.join("work"));
+        for folder in [&upper, &work] {
+            std::fs::create_dir_all(folder).map_err(|e| Error::file("create", folder, e))?;
+        }
+        // A container's root is readable by every user in it.
+        std::fs::set_permissions(&upper, std::fs::Permissions::from_mode(0o755))
+            .map_err(|e| Error::file("set the mode of", &upper, e))?;
+        if let Some(namespace) = &pod.record().config.user_namespace {
+            let (uid, gid) = (mapped_root(&namespace.uids)?, mapped_root(&namespace.gids)?);
+            for folder in [&upper, &work] {
+                std::os::unix::fs::chown(folder, Some(uid), Some(gid))
+                    .map_err(|e| Error::file("give to the pod's root", folder, e))?;
+            }
+        }
+        if let Some(folder) = container
+            .record()
+            .config
+            .log_path
+            .as_deref()
+            .and_then(Path::parent)
+        {
+            std::fs::create_dir_all(folder).map_err(|e| Error::file("create", folder, e))?;
+        }
+        Ok(())
+    }
+}
+
+fn find(pod: &Pod, config: &ContainerConfig) -> Option<Arc<Container>> {
+    pod.containers().into_iter().find(|container| {
+        let other = &container.record().config;
+        other.name == config.name && other.attempt == config.attempt
+    })
+}
+
+fn mapped_root(mappings: &[IdMapping]) -> Result<u32> {
+    mappings
+        .iter()
+        .find(|mapping| mapping.container_id == 0)
+        .map(|mapping| mapping.host_id)
+        .ok_or_else(|| Error::invalid("the pod's user namespace does not map id 0"))
+}
+
+/// What runs: the request's command and arguments over the image's.
+fn launch(config: &ContainerConfig, image: &Image) -> Result<Launch> {
+    let defaults = &image.config;
+    let mut args = config.command.clone();
+    if args.is_empty() {
+        args.extend(defaults.entrypoint.iter().cloned());
+        if config.args.is_empty() {
+            args.extend(defaults.cmd.iter().cloned());
+        }
+    }
+    args.extend(config.args.iter().cloned());
+    if args.is_empty() {
+        return Err(Error::invalid(format!(
+            "no command is given and image {} has none",
+            config.image.reference
+        )));
+    }
+    let cwd = [&config.working_dir, &defaults.working_dir]
+        .into_iter()
+        .find(|folder| !folder.is_empty())
+        .map_or("/", String::as_str);
+    let signal = config
+        .stop_signal
+        .as_deref()
+        .unwrap_or(&defaults.stop_signal);
+    Ok(Launch {
+        args,
+        env: oci::environment(&defaults.env, config),
+        cwd: cwd.to_owned(),
+        image_user: defaults.user.clone(),
+        stop_signal: oci::signal_number(signal)?,
+    })
+}

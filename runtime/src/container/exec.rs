@@ -1,0 +1,308 @@
+//! Runs further processes in a container.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
+
+use joey_proto::shim::Exec;
+use joey_shim_client::ExecHandle;
+use rustix::pipe::{PipeFlags, pipe_with};
+use tokio::io::AsyncReadExt;
+use tokio::net::unix::pipe::Receiver;
+use tokio::time::Instant;
+
+use crate::error::{Error, Result};
+use crate::model::ContainerState;
+use crate::oci;
+use crate::runtime::Runtime;
+
+/// Of a synchronous exec's output: the whole response stays under gRPC's 16 MiB.
+const MAX_OUTPUT_BYTES: usize = (16 << 20) - (64 << 10);
+/// How long a killed exec may take to be reaped.
+const KILL_GRACE: Duration = Duration::from_secs(5);
+
+/// A process to run in a container.
+#[derive(Debug, Clone, Default)]
+#[allow(clippy::struct_excessive_bools)]
+pub struct ExecConfig {
+    /// Program and arguments.
+    pub command: Vec<String>,
+    /// With a terminal; then stderr is part of stdout.
+    pub tty: bool,
+    /// Standard input is given.
+    pub stdin: bool,
+    /// Standard output is read.
+    pub stdout: bool,
+    /// Standard error is read.
+    pub stderr: bool,
+    /// `KEY=value`, on top of the container's.
+    pub env: Vec<String>,
+    /// None: the container's.
+    pub working_dir: Option<String>,
+    /// `user[:group]`; None: the container's.
+    pub user: Option<String>,
+}
+
+/// A process that runs in a container.
+#[derive(Debug)]
+pub struct ExecSession {
+    /// Written by the caller.
+    pub stdin: Option<OwnedFd>,
+    /// Read by the caller.
+    pub stdout: Option<OwnedFd>,
+    /// Read by the caller.
+    pub stderr: Option<OwnedFd>,
+    /// The terminal's master, instead of the three.
+    pub master: Option<OwnedFd>,
+    handle: ExecHandle,
+}
+
+impl ExecSession {
+    /// The process's exit code, 128 + the signal where one ended it.
+    ///
+    /// # Errors
+    /// When the pod's shim ended.
+    pub async fn wait(&mut self) -> Result<i32> {
+        self.handle
+            .wait()
+            .await
+            .map_err(|e| Error::step("wait for the command", e))
+    }
+
+    /// Kills the process and its group.
+    ///
+    /// # Errors
+    /// When the pod's shim ended.
+    pub async fn kill(&self) -> Result<()> {
+        self.handle
+            .kill()
+            .await
+            .map_err(|e| Error::step("kill the command", e))
+    }
+}
+
+/// What a synchronous exec gave.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ExecOutput {
+    /// Cut where both together would pass 16 MiB.
+    pub stdout: Vec<u8>,
+    /// Cut where both together would pass 16 MiB.
+    pub stderr: Vec<u8>,
+    /// 128 + the signal where one ended the process.
+    pub exit_code: i32,
+}
+
+impl Runtime {
+    /// Starts a process in a running container.
+    ///
+    /// # Errors
+    /// [`Error::WrongState`] unless the container runs; a program that can't be run.
+    pub async fn exec(&self, id: &str, config: ExecConfig) -> Result<ExecSession> {
+        if config.command.is_empty() {
+            return Err(Error::invalid("no command is given"));
+        }
+        let container = self.container(id)?;
+        let record = container.record();
+        if record.state() != ContainerState::Running {
+            return Err(Error::WrongState {
+                kind: "container",
+                id: record.id.clone(),
+                state: "not running",
+                operation: "running a command",
+                needs: "running",
+            });
+        }
+        let shim = self
+            .pod_of(&record)?
+            .shim()
+            .ok_or_else(|| Error::no_container(id))?;
+        let (mut ours, mut theirs) = (Streams::default(), Vec::new());
+        if !config.tty {
+            ours = Streams::open(&config, &mut theirs)?;
+        }
+        let request = Exec {
+            container_id: record.id.clone(),
+            process: Some(oci::exec_process(self, &record, &config)?),
+            cgroup_dirs: record
+                .cgroup
+                .dirs()
+                .iter()
+                .map(|path| path.to_string_lossy().into_owned())
+                .collect(),
+            stdin: ours.stdin.is_some(),
+            stdout: ours.stdout.is_some(),
+            stderr: ours.stderr.is_some(),
+            ..Exec::default()
+        };
+        let (handle, master) = shim
+            .exec(request, theirs)
+            .await
+            .map_err(|e| Error::step(format!("run {:?} in the container", config.command[0]), e))?;
+        Ok(ExecSession {
+            stdin: ours.stdin,
+            stdout: ours.stdout,
+            stderr: ours.stderr,
+            master,
+            handle,
+        })
+    }
+
+    /// Runs a command to its end.
+    ///
+    /// # Errors
+    /// [`Error::TimedOut`] after `timeout`; the command is killed first.
+    pub async fn exec_sync(
+        &self,
+        id: &str,
+        command: Vec<String>,
+        timeout: Option<Duration>,
+    ) -> Result<ExecOutput> {
+        let started = Instant::now();
+        let config = ExecConfig {
+            command,
+            stdout: true,
+            stderr: true,
+            ..ExecConfig::default()
+        };
+        let text = config.command.join(" ");
+        let mut session = self.exec(id, config).await?;
+        let finished = match timeout {
+            None => finish(&mut session).await,
+            Some(limit) => {
+                match tokio::time::timeout_at(started + limit, finish(&mut session)).await {
+                    Ok(finished) => finished,
+                    Err(_) => {
+                        session.kill().await?;
+                        drop(tokio::time::timeout(KILL_GRACE, session.wait()).await);
+                        return Err(Error::TimedOut {
+                            command: text,
+                            seconds: limit.as_secs(),
+                        });
+                    }
+                }
+            }
+        };
+        finished
+    }
+}
+
+/// The caller's ends of the pipes.
+#[derive(Debug, Default)]
+struct Streams {
+    stdin: Option<OwnedFd>,
+    stdout: Option<OwnedFd>,
+    stderr: Option<OwnedFd>,
+}
+
+impl Streams {
+    fn open(config: &ExecConfig, theirs: &mut Vec<OwnedFd>) -> Result<Self> {
+        let mut streams = Self::default();
+        if config.stdin {
+            let (read, write) = pipe()?;
+            theirs.push(read);
+            streams.stdin = Some(write);
+        }
+        for (wanted, slot) in [
+            (config.stdout, &mut streams.stdout),
+            (config.stderr, &mut streams.stderr),
+        ] {
+            if wanted {
+                let (read, write) = pipe()?;
+                theirs.push(write);
+                *slot = Some(read);
+            }
+        }
+        Ok(streams)
+    }
+}
+
+pub(super) fn pipe() -> Result<(OwnedFd, OwnedFd)> {
+    pipe_with(PipeFlags::CLOEXEC).map_err(|e| Error::step("make a pipe", e))
+}
+
+async fn finish(session: &mut ExecSession) -> Result<ExecOutput> {
+    let stdout = session.stdout.take();
+    let stderr = session.stderr.take();
+    let mut reader = OutputReader {
+        stdout: stdout.map(receiver).transpose()?,
+        stderr: stderr.map(receiver).transpose()?,
+        output: ExecOutput::default(),
+    };
+    let code = tokio::select! {
+        biased;
+        code = session.wait() => code?,
+        never = reader.read_forever() => match never {},
+    };
+    // What the command wrote is in the pipes already; a grandchild that keeps them open is not
+    // waited for.
+    reader.drain();
+    let mut output = reader.output;
+    output.exit_code = code;
+    Ok(output)
+}
+
+fn receiver(fd: OwnedFd) -> Result<Receiver> {
+    rustix::io::ioctl_fionbio(fd.as_fd(), true).map_err(|e| Error::step("set up a pipe", e))?;
+    Receiver::from_owned_fd(fd).map_err(|e| Error::step("read a pipe", e))
+}
+
+struct OutputReader {
+    stdout: Option<Receiver>,
+    stderr: Option<Receiver>,
+    output: ExecOutput,
+}
+
+impl OutputReader {
+    async fn read_forever(&mut self) -> std::convert::Infallible {
+        let (mut out, mut err) = (vec![0; 32 << 10], vec![0; 32 << 10]);
+        loop {
+            tokio::select! {
+                read = read(&mut self.stdout, &mut out) => match read {
+                    0 => self.stdout = None,
+                    count => self.keep(true, &out[..count]),
+                },
+                read = read(&mut self.stderr, &mut err) => match read {
+                    0 => self.stderr = None,
+                    count => self.keep(false, &err[..count]),
+                },
+            }
+        }
+    }
+
+    fn keep(&mut self, stdout: bool, bytes: &[u8]) {
+        let room = MAX_OUTPUT_BYTES - self.output.stdout.len() - self.output.stderr.len();
+        let kept = &bytes[..bytes.len().min(room)];
+        let target = if stdout {
+            &mut self.output.stdout
+        } else {
+            &mut self.output.stderr
+        };
+        target.extend_from_slice(kept);
+    }
+
+    fn drain(&mut self) {
+        let mut buffer = vec![0; 32 << 10];
+        for stdout in [true, false] {
+            let pipe = if stdout {
+                self.stdout.take()
+            } else {
+                self.stderr.take()
+            };
+            let Some(pipe) = pipe else { continue };
+            let Ok(fd) = pipe.into_nonblocking_fd() else {
+                continue;
+            };
+            while let Ok(count @ 1..) = rustix::io::read(&fd, &mut buffer[..]) {
+                let bytes = buffer[..count].to_vec();
+                self.keep(stdout, &bytes);
+            }
+        }
+    }
+}
+
+/// 0 at the end or an error; never returns where there is no pipe.
+async fn read(pipe: &mut Option<Receiver>, buffer: &mut [u8]) -> usize {
+    match pipe {
+        Some(pipe) => pipe.read(buffer).await.unwrap_or(0),
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,88 @@
+//! Records the end of a container.
+
+use std::sync::Arc;
+
+use joey_proto::shim;
+
+use crate::events::EventKind;
+use crate::model::{Cause, Exit};
+use crate::objects::{Container, Pod};
+use crate::runtime::Runtime;
+
+const SIGKILL: i32 = 9;
+
+/// An end as its shim recorded it.
+pub(super) fn exit_from(exit: &shim::Exit) -> Exit {
+    let oom_kills = exit.oom_kills.saturating_sub(exit.oom_kills_before);
+    // A wrapper that exits with 137 after its child's OOM kill counts too.
+    let killed = exit.signal == SIGKILL || exit.code == 128 + SIGKILL;
+    let cause = match exit.signal {
+        _ if killed && oom_kills > 0 => Cause::OutOfMemory,
+        0 => Cause::Exit,
+        signal => Cause::Signal(signal),
+    };
+    Exit {
+        code: exit.code,
+        at: exit.finished_at,
+        cause,
+        oom_kills,
+    }
+}
+
+impl Runtime {
+    /// Takes an exit that a shim told.
+    pub(crate) async fn container_exited(self: &Arc<Self>, pod: &Arc<Pod>, exit: &shim::Exit) {
+        let Some(container) = pod
+            .containers()
+            .into_iter()
+            .find(|container| container.id() == exit.container_id)
+        else {
+            return;
+        };
+        self.finish(pod, &container, exit_from(exit)).await;
+    }
+
+    /// Records an end, once, and gives back what the container held while it ran.
+    pub(crate) async fn finish(&self, pod: &Pod, container: &Arc<Container>, exit: Exit) {
+        if !container.end(exit) {
+            return;
+        }
+        if let Err(error) = container.save(&self.container_records) {
+            // The shim's exit record tells it again at the next start.
+            tracing::warn!(container = container.id(), error = %error.chain(), "an end is not recorded");
+        }
+        self.announce(pod, container.id(), EventKind::Stopped);
+        let record = container.record();
+        // In a shared PID namespace the others of the container outlive its init.
+        if let Err(error) = record.cgroup.kill_all() {
+            tracing::warn!(container = record.id, %error, "processes may stay behind");
+        }
+        if let Err(error) = record.cgroup.remove().await {
+            tracing::warn!(container = record.id, %error, "a cgroup stays behind");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn exit(code: i32, signal: i32, oom_kills: u64) -> Cause {
+        exit_from(&shim::Exit {
+            code,
+            signal,
+            oom_kills,
+            ..shim::Exit::default()
+        })
+        .cause
+    }
+
+    #[test]
+    fn out_of_memory_needs_a_kill_and_a_count() {
+        assert_eq!(exit(137, 9, 1), Cause::OutOfMemory);
+        assert_eq!(exit(137, 0, 1), Cause::OutOfMemory);
+        assert_eq!(exit(137, 9, 0), Cause::Signal(9));
+        assert_eq!(exit(0, 0, 1), Cause::Exit);
+        assert_eq!(exit(143, 15, 1), Cause::Signal(15));
+    }
+}

@@ -1,0 +1,21 @@
+//! The life of a container.
+//!
+//! ```text
+//! (none) ── create ──► Created ── start ──► Running ── end ──► Exited ── remove ──► (none)
+//!                         └── a failed start ─────────────────────┘
+//! ```
+
+mod attach;
+mod create;
+mod exec;
+mod exit;
+mod kill;
+mod remove;
+mod start;
+mod stop;
+
+pub use attach::AttachSession;
+pub(crate) use create::IMAGE_VOLUME_ERROR;
+pub use exec::{ExecConfig, ExecOutput, ExecSession};
+pub(crate) use kill::kill_process;
+pub(crate) use start::started_from;

@@ -1,0 +1,182 @@
+//! Starts a container's process.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use joey_proto::shim::{NamespaceMode as ShimNamespace, Rootfs, Start, StartReply};
+
+use crate::error::{Error, Result};
+use crate::events::EventKind;
+use crate::ids;
+use crate::model::{
+    Cause, ContainerRecord, ContainerState, Exit, NamespaceMode, PidMode, PodRecord, PodState,
+    ResolvedUser, Started,
+};
+use crate::objects::{Container, Pod};
+use crate::oci;
+use crate::runtime::Runtime;
+
+/// What a container that never started ends with, as containerd has it.
+const START_FAILED_CODE: i32 = 128;
+
+impl Runtime {
+    /// Starts a created container.
+    ///
+    /// # Errors
+    /// [`Error::WrongState`] unless it is created. After a failed start the container is exited,
+    /// with the cause.
+    pub async fn start_container(self: &Arc<Self>, id: &str) -> Result<()> {
+        let container = self.container(id)?;
+        let runtime = Arc::clone(self);
+        let key = format!("start/{}", container.id());
+        self.operations
+            .run(key, move || async move { runtime.start(&container).await })
+            .await
+    }
+
+    async fn start(self: Arc<Self>, container: &Arc<Container>) -> Result<()> {
+        let pod = self.pod_of(&container.record())?;
+        let _pod_changing = pod.changing.read().await;
+        let _changing = container.changing.lock().await;
+        check_state(&pod, container)?;
+        let record = container.record();
+        let started = self.start_process(&pod, &record).await;
+        match started {
+            Ok(reply) => {
+                container.change(|record| record.started = Some(started_from(&reply)));
+                container.save(&self.container_records)?;
+                self.announce(&pod, container.id(), EventKind::Started);
+                Ok(())
+            }
+            Err(error) => {
+                container.end(Exit {
+                    code: START_FAILED_CODE,
+                    at: ids::now(),
+                    cause: Cause::StartFailed(error.chain()),
+                    oom_kills: 0,
+                });
+                if let Err(cleanup) = record.cgroup.remove().await {
+                    tracing::warn!(container = record.id, error = %cleanup, "a cgroup stays behind");
+                }
+                container.save(&self.container_records)?;
+                self.announce(&pod, container.id(), EventKind::Stopped);
+                Err(error)
+            }
+        }
+    }
+
+    async fn start_process(&self, pod: &Pod, record: &ContainerRecord) -> Result<StartReply> {
+        let pod_record = pod.record();
+        let shim = pod.shim().ok_or_else(|| Error::WrongState {
+            kind: "pod sandbox",
+            id: pod.id().to_owned(),
+            state: "without a shim",
+            operation: "starting a container",
+            needs: "ready",
+        })?;
+        let parent = self.cgroup_parent(&pod_record.config.cgroup_parent, pod.id());
+        let resources = oci::cgroup_resources(&record.config)?;
+        let group = self
+            .cgroups
+            .create(&parent, &record.id, &resources)
+            .await
+            .map_err(|e| Error::step("create the container's cgroup", e))?;
+        let bundle = self.config.bundle(pod.id(), &record.id);
+        let rootfs = bundle.join("rootfs");
+        std::fs::create_dir_all(&rootfs).map_err(|e| Error::file("create", &rootfs, e))?;
+        let spec = oci::spec(&pod_record, record, &rootfs, self.cgroups.version())?;
+        let spec_path = bundle.join("config.json");
+        std::fs::write(&spec_path, spec).map_err(|e| Error::file("write", &spec_path, e))?;
+
+        let request = Start {
+            container_id: record.id.clone(),
+            bundle: text(&bundle),
+            rootfs: Some(self.rootfs(&pod_record, record)),
+            binds: oci::binds(self, &pod_record, record)?,
+            process: Some(oci::init_process(self, record)?),
+            pid_mode: match &record.config.pid {
+                PidMode::Pod => ShimNamespace::Pod,
+                PidMode::Container => ShimNamespace::Private,
+                PidMode::Node => ShimNamespace::Node,
+                PidMode::Target(_) => ShimNamespace::Target,
+            }
+            .into(),
+            target_container: match &record.config.pid {
+                PidMode::Target(target) => self.container(target)?.id().to_owned(),
+                _ => String::new(),
+            },
+            cgroup_dirs: group.dirs().iter().map(|path| text(path)).collect(),
+            oom_file: text(&group.oom_file()),
+            log_path: record
+                .config
+                .log_path
+                .as_deref()
+                .map(text)
+                .unwrap_or_default(),
+            stdin: record.config.stdin,
+            stdin_once: record.config.stdin_once,
+            network_node: pod_record.config.network == NamespaceMode::Node,
+            ipc_node: pod_record.config.ipc == NamespaceMode::Node,
+            rootfs_path: text(&rootfs),
+            ..Start::default()
+        };
+        shim.start(request)
+            .await
+            .map_err(|e| Error::step(format!("start container {}", record.config.name), e))
+    }
+
+    fn rootfs(&self, pod: &PodRecord, record: &ContainerRecord) -> Rootfs {
+        let writable = self.config.writable(&record.id);
+        Rootfs {
+            lowers: record.lowers.iter().map(|path| text(path)).collect(),
+            upper: text(&writable.join("upper")),
+            work: text(&writable.join("work")),
+            readonly: record.config.security.readonly_rootfs,
+            idmap_lowers: pod.config.user_namespace.is_some(),
+        }
+    }
+}
+
+fn check_state(pod: &Pod, container: &Container) -> Result<()> {
+    let wrong = |kind, id: &str, state, needs| Error::WrongState {
+        kind,
+        id: id.to_owned(),
+        state,
+        operation: "starting the container",
+        needs,
+    };
+    match container.state() {
+        ContainerState::Created => {}
+        ContainerState::Running => {
+            return Err(wrong("container", container.id(), "running", "created"));
+        }
+        ContainerState::Exited => {
+            return Err(wrong("container", container.id(), "exited", "created"));
+        }
+        ContainerState::Unknown => {
+            return Err(wrong("container", container.id(), "unknown", "created"));
+        }
+    }
+    if pod.record().state != PodState::Ready {
+        return Err(wrong("pod sandbox", pod.id(), "not ready", "ready"));
+    }
+    Ok(())
+}
+
+pub(crate) fn started_from(reply: &StartReply) -> Started {
+    let user = reply.user.clone().unwrap_or_default();
+    Started {
+        pid: reply.pid,
+        start_ticks: reply.start_time_ticks,
+        at: reply.started_at,
+        user: ResolvedUser {
+            uid: user.uid,
+            gid: user.gid,
+            groups: user.groups,
+        },
+    }
+}
+
+fn text(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
+}

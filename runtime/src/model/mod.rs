@@ -1,0 +1,19 @@
+//! What a pod and a container are: their wanted configuration and their recorded state.
+//!
+//! These types are persisted in records, so fields are only added, with a default.
+
+mod container;
+mod pod;
+
+pub use container::{
+    Capabilities, Cause, ContainerConfig, ContainerRecord, ContainerState, Device, Exit,
+    GroupPolicy, ImageIdentity, Launch, Mount, MountSource, PidMode, Propagation, ResolvedUser,
+    Security, Started, User,
+};
+pub use pod::{
+    DnsConfig, IdMapping, NamespaceMode, Owner, PodConfig, PodRecord, PodSecurity, PodState,
+    PortMapping, Protocol, SecurityProfile, SelinuxOptions, UserNamespace,
+};
+
+/// The version written into new records.
+pub const RECORD_VERSION: u32 = 1;

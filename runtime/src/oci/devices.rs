@@ -1,0 +1,200 @@
+//! Device nodes, and the device rules of the cgroup.
+
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use joey_cgroup::{DeviceKind, DeviceRule, Resources, default_devices};
+use serde_json::{Value, json};
+
+use crate::error::{Error, Result};
+use crate::model::{ContainerConfig, Device};
+
+/// A node to be made in a container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Node {
+    path: PathBuf,
+    block: bool,
+    major: u32,
+    minor: u32,
+    mode: u32,
+    uid: u32,
+    gid: u32,
+    permissions: String,
+}
+
+/// The cgroup limits of a container, device rules included.
+pub(crate) fn cgroup_resources(config: &ContainerConfig) -> Result<Resources> {
+    let mut resources = config.resources.clone();
+    resources.devices = Some(if config.security.privileged {
+        vec![DeviceRule::allow_all()]
+    } else {
+        let mut rules = default_devices();
+        for node in nodes(config)? {
+            let kind = if node.block {
+                DeviceKind::Block
+            } else {
+                DeviceKind::Char
+            };
+            rules.push(DeviceRule::new(
+                true,
+                kind,
+                Some(node.major),
+                Some(node.minor),
+                &node.permissions,
+            ));
+        }
+        rules
+    });
+    // No swap unless it is asked for: memory and swap together are the memory limit.
+    if resources.memory_swap.unwrap_or_default() == 0
+        && let Some(limit @ 1..) = resources.memory_limit
+    {
+        resources.memory_swap = Some(limit);
+    }
+    Ok(resources)
+}
+
+/// `linux.devices` of the OCI spec.
+pub(super) fn spec_devices(config: &ContainerConfig) -> Result<Vec<Value>> {
+    let nodes = nodes(config)?;
+    Ok(nodes
+        .iter()
+        .map(|node| {
+            json!({
+                "path": node.path,
+                "type": if node.block { "b" } else { "c" },
+                "major": node.major,
+                "minor": node.minor,
+                "fileMode": node.mode,
+                "uid": node.uid,
+                "gid": node.gid,
+            })
+        })
+        .collect())
+}
+
+fn nodes(config: &ContainerConfig) -> Result<Vec<Node>> {
+    let mut nodes = Vec::new();
+    if config.security.privileged {
+        let every = Device {
+            host_path: "/dev".into(),
+            container_path: "/dev".into(),
+            permissions: "rwm".into(),
+        };
+        collect(&every.host_path.clone(), &every, &mut nodes)?;
+        nodes.retain(|node| !made_for_every_container(&node.path));
+    }
+    for device in &config.devices {
+        let path = std::fs::canonicalize(&device.host_path)
+            .map_err(|e| Error::file("find the device", &device.host_path, e))?;
+        let before = nodes.len();
+        collect(&path, device, &mut nodes)?;
+        if nodes.len() == before {
+            return Err(Error::invalid(format!(
+                "{} is no device",
+                device.host_path.display()
+            )));
+        }
+    }
+    Ok(nodes)
+}
+
+fn made_for_every_container(path: &Path) -> bool {
+    const COMMON: [&str; 9] = [
+        "null", "zero", "full", "random", "urandom", "tty", "ptmx", "console", "fuse",
+    ];
+    const FOLDERS: [&str; 4] = ["/dev/pts", "/dev/shm", "/dev/mqueue", "/dev/hugepages"];
+    COMMON
+        .iter()
+        .any(|name| path == Path::new("/dev").join(name))
+        || FOLDERS.iter().any(|folder| path.starts_with(folder))
+}
+
+fn collect(host: &Path, device: &Device, nodes: &mut Vec<Node>) -> Result<()> {
+    let metadata =
+        std::fs::symlink_metadata(host).map_err(|e| Error::file("find the device", host, e))?;
+    let kind = metadata.file_type();
+    if kind.is_dir() {
+        let entries = std::fs::read_dir(host).map_err(|e| Error::file("read", host, e))?;
+        for entry in entries {
+            let entry = entry.map_err(|e| Error::file("read", host, e))?;
+            let below = Device {
+                container_path: device.container_path.join(entry.file_name()),
+                ..device.clone()
+            };
+            collect(&entry.path(), &below, nodes)?;
+        }
+    } else if kind.is_block_device() || kind.is_char_device() {
+        let number = metadata.rdev();
+        nodes.push(Node {
+            path: device.container_path.clone(),
+            block: kind.is_block_device(),
+            major: rustix::fs::major(number),
+            minor: rustix::fs::minor(number),
+            mode: metadata.mode() & 0o7777,
+            uid: metadata.uid(),
+            gid: metadata.gid(),
+            permissions: device.permissions.clone(),
+        });
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_becomes_a_node_and_a_rule() {
+        let config = ContainerConfig {
+            devices: vec![Device {
+                host_path: "/dev/null".into(),
+                container_path: "/dev/mine".into(),
+                permissions: "rw".into(),
+            }],
+            ..ContainerConfig::default()
+        };
+        let devices = spec_devices(&config).unwrap();
+        assert_eq!(devices[0]["path"], "/dev/mine");
+        assert_eq!(
+            (&devices[0]["major"], &devices[0]["minor"]),
+            (&json!(1), &json!(3))
+        );
+        let rules = cgroup_resources(&config).unwrap().devices.unwrap();
+        let last = rules.last().unwrap();
+        assert!(last.allow && last.read && last.write && !last.mknod);
+    }
+
+    #[test]
+    fn a_file_is_no_device() {
+        let config = ContainerConfig {
+            devices: vec![Device {
+                host_path: "/etc/hostname".into(),
+                container_path: "/dev/x".into(),
+                permissions: "rwm".into(),
+            }],
+            ..ContainerConfig::default()
+        };
+        assert!(
+            spec_devices(&config)
+                .unwrap_err()
+                .to_string()
+                .contains("/etc/hostname")
+        );
+    }
+
+    #[test]
+    fn no_swap_unless_asked_for() {
+        let mut config = ContainerConfig::default();
+        config.resources.memory_limit = Some(1 << 20);
+        assert_eq!(
+            cgroup_resources(&config).unwrap().memory_swap,
+            Some(1 << 20)
+        );
+        config.resources.memory_swap = Some(2 << 20);
+        assert_eq!(
+            cgroup_resources(&config).unwrap().memory_swap,
+            Some(2 << 20)
+        );
+    }
+}

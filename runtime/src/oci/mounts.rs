@@ -1,0 +1,146 @@
+//! The bind mounts of a container: what was asked for, and the pod's shared files.
+
+use std::path::{Path, PathBuf};
+
+use joey_proto::shim::{self, Bind};
+
+use crate::error::{Error, Result};
+use crate::model::{
+    ContainerRecord, IdMapping, Mount, MountSource, NamespaceMode, PodRecord, Propagation,
+};
+use crate::runtime::Runtime;
+
+use crate::container::IMAGE_VOLUME_ERROR;
+
+/// Every bind mount, in the order they are made: parents before what is beneath them.
+pub(crate) fn binds(
+    runtime: &Runtime,
+    pod: &PodRecord,
+    record: &ContainerRecord,
+) -> Result<Vec<Bind>> {
+    let mut binds = pod_files(runtime, pod, record);
+    for mount in &record.config.mounts {
+        binds.push(match &mount.source {
+            MountSource::Host(path) => host_bind(path, mount)?,
+            MountSource::Image { id, sub_path, .. } => {
+                let layers = record.mounted_images.get(id).map(Vec::as_slice);
+                image_bind(mount, layers.unwrap_or_default(), sub_path)
+            }
+        });
+    }
+    binds.sort_by_key(|bind| Path::new(&bind.destination).components().count());
+    Ok(binds)
+}
+
+/// The files and the shared memory that every container of a pod sees, unless a mount of its own is
+/// in their place.
+fn pod_files(runtime: &Runtime, pod: &PodRecord, record: &ContainerRecord) -> Vec<Bind> {
+    let config = &record.config;
+    let taken = |path: &str| {
+        config
+            .mounts
+            .iter()
+            .any(|mount| clean(&mount.destination) == Path::new(path))
+    };
+    let folder = runtime.config.pod_folder(&pod.id);
+    let mut binds: Vec<Bind> = ["hostname", "hosts", "resolv.conf"]
+        .into_iter()
+        .map(|name| (format!("/etc/{name}"), folder.join(name)))
+        .filter(|(destination, _)| !taken(destination))
+        .map(|(destination, source)| Bind {
+            source: text(&source),
+            destination,
+            readonly: config.security.readonly_rootfs,
+            ..Bind::default()
+        })
+        .collect();
+    if !taken("/dev/shm") {
+        let own = pod.config.ipc != NamespaceMode::Node;
+        binds.push(Bind {
+            source: if own {
+                String::new()
+            } else {
+                "/dev/shm".into()
+            },
+            destination: "/dev/shm".into(),
+            pod_shm: own,
+            ..Bind::default()
+        });
+    }
+    binds
+}
+
+fn host_bind(path: &Path, mount: &Mount) -> Result<Bind> {
+    let source =
+        std::fs::canonicalize(path).map_err(|e| Error::file("find the mount source", path, e))?;
+    Ok(Bind {
+        source: text(&source),
+        destination: text(&clean(&mount.destination)),
+        readonly: mount.readonly,
+        recursive_readonly: mount.recursive_readonly,
+        recursive: true,
+        propagation: match mount.propagation {
+            Propagation::Private => shim::Propagation::Private,
+            Propagation::HostToContainer => shim::Propagation::HostToContainer,
+            Propagation::Bidirectional => shim::Propagation::Bidirectional,
+        }
+        .into(),
+        uid_mappings: mappings(&mount.uids),
+        gid_mappings: mappings(&mount.gids),
+        ..Bind::default()
+    })
+}
+
+fn image_bind(mount: &Mount, layers: &[PathBuf], sub_path: &str) -> Bind {
+    Bind {
+        destination: text(&clean(&mount.destination)),
+        readonly: true,
+        sub_path: sub_path.to_owned(),
+        image_layers: layers.iter().map(|path| text(path)).collect(),
+        uid_mappings: mappings(&mount.uids),
+        gid_mappings: mappings(&mount.gids),
+        error_prefix: IMAGE_VOLUME_ERROR.into(),
+        ..Bind::default()
+    }
+}
+
+/// Without `.`, `..` and doubled slashes; `..` at the root stays there.
+fn clean(path: &Path) -> PathBuf {
+    let mut cleaned = PathBuf::from("/");
+    for component in path.components() {
+        match component {
+            std::path::Component::Normal(name) => cleaned.push(name),
+            std::path::Component::ParentDir => {
+                cleaned.pop();
+            }
+            _ => {}
+        }
+    }
+    cleaned
+}
+
+fn mappings(mappings: &[IdMapping]) -> Vec<shim::IdMapping> {
+    mappings
+        .iter()
+        .map(|mapping| shim::IdMapping {
+            host_id: mapping.host_id,
+            container_id: mapping.container_id,
+            size: mapping.size,
+        })
+        .collect()
+}
+
+fn text(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn destinations_are_cleaned() {
+        assert_eq!(clean(Path::new("/a//b/./c/../d")), Path::new("/a/b/d"));
+        assert_eq!(clean(Path::new("/../etc")), Path::new("/etc"));
+    }
+}

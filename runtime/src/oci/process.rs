@@ -1,0 +1,136 @@
+//! The final stage of a container's init and of its execs.
+
+use joey_proto::shim;
+
+use super::{capabilities, seccomp};
+use crate::container::ExecConfig;
+use crate::error::{Error, Result};
+use crate::features::Features;
+use crate::model::{ContainerRecord, GroupPolicy, SecurityProfile, User};
+use crate::runtime::Runtime;
+
+/// A container's init.
+pub(crate) fn init_process(runtime: &Runtime, record: &ContainerRecord) -> Result<shim::Process> {
+    let security = &record.config.security;
+    let filter = seccomp(&runtime.seccomp, security)?;
+    let score = record.config.oom_score_adj;
+    Ok(shim::Process {
+        args: record
+            .launch
+            .args
+            .iter()
+            .map(|arg| arg.clone().into_bytes())
+            .collect(),
+        env: record
+            .launch
+            .env
+            .iter()
+            .map(|(key, value)| variable(key, value))
+            .collect(),
+        cwd: record.launch.cwd.clone(),
+        user: Some(user(&security.user, &record.launch.image_user)),
+        capabilities: Some(capabilities(security)?),
+        no_new_privileges: security.no_new_privileges,
+        seccomp: filter
+            .as_ref()
+            .map(|filter| filter.programs.clone())
+            .unwrap_or_default(),
+        seccomp_flags: filter
+            .as_ref()
+            .map(|filter| filter.flags)
+            .unwrap_or_default(),
+        rlimits: Vec::new(),
+        has_oom_score_adj: score.is_some(),
+        oom_score_adj: score.unwrap_or_default(),
+        apparmor_profile: apparmor(runtime, record),
+        selinux_label: String::new(),
+        terminal: record.config.tty,
+        umask: 0,
+    })
+}
+
+/// A further process of a container: as its init but for what the exec asks.
+pub(crate) fn exec_process(
+    runtime: &Runtime,
+    record: &ContainerRecord,
+    exec: &ExecConfig,
+) -> Result<shim::Process> {
+    let mut process = init_process(runtime, record)?;
+    process.args = exec
+        .command
+        .iter()
+        .map(|arg| arg.clone().into_bytes())
+        .collect();
+    process.terminal = exec.tty;
+    process
+        .env
+        .extend(exec.env.iter().map(|entry| entry.clone().into_bytes()));
+    if exec.tty && !record.config.tty {
+        process.env.push(b"TERM=xterm".to_vec());
+    }
+    if let Some(folder) = &exec.working_dir {
+        process.cwd.clone_from(folder);
+    }
+    if let Some(name) = &exec.user {
+        process.user = Some(shim::User {
+            name: name.clone(),
+            ..shim::User::default()
+        });
+    }
+    Ok(process)
+}
+
+/// # Errors
+/// [`Error::Unsupported`] where a profile is asked for and the kernel has no AppArmor; a
+/// RuntimeDefault one is left out there, as the kubelet expects.
+pub(crate) fn check_apparmor(features: &Features, profile: &SecurityProfile) -> Result<()> {
+    match profile {
+        SecurityProfile::Localhost(name) if !features.apparmor => Err(Error::Unsupported {
+            what: format!("AppArmor profile {name:?}"),
+            why: "the kernel has AppArmor off".into(),
+        }),
+        SecurityProfile::Localhost(name) if !apparmor_loaded(name) => Err(Error::invalid(format!(
+            "AppArmor profile {name:?} is not loaded"
+        ))),
+        _ => Ok(()),
+    }
+}
+
+fn apparmor_loaded(name: &str) -> bool {
+    std::fs::read_to_string("/sys/kernel/security/apparmor/profiles").is_ok_and(|profiles| {
+        profiles.lines().any(|line| {
+            line.rsplit_once(" (")
+                .is_some_and(|(known, _)| known == name)
+        })
+    })
+}
+
+fn apparmor(runtime: &Runtime, record: &ContainerRecord) -> String {
+    let security = &record.config.security;
+    match &security.apparmor {
+        _ if security.privileged || !runtime.features.apparmor => String::new(),
+        SecurityProfile::Localhost(name) => name.clone(),
+        SecurityProfile::RuntimeDefault if apparmor_loaded(crate::apparmor::DEFAULT_PROFILE) => {
+            crate::apparmor::DEFAULT_PROFILE.to_owned()
+        }
+        SecurityProfile::RuntimeDefault | SecurityProfile::Unconfined => String::new(),
+    }
+}
+
+fn user(user: &User, image_user: &str) -> shim::User {
+    let named = !user.name.is_empty();
+    let from_image = user.uid.is_none() && !named;
+    let name = if from_image { image_user } else { &user.name };
+    shim::User {
+        uid: user.uid.unwrap_or_default(),
+        name: name.to_owned(),
+        has_gid: user.gid.is_some(),
+        gid: user.gid.unwrap_or_default(),
+        additional_gids: user.supplemental_groups.clone(),
+        strict_groups: user.group_policy == GroupPolicy::Strict,
+    }
+}
+
+fn variable(key: &str, value: &[u8]) -> Vec<u8> {
+    [key.as_bytes(), b"=", value].concat()
+}

@@ -1,0 +1,89 @@
+//! The files a pod's containers share: `/etc/hostname`, `/etc/hosts`, `/etc/resolv.conf`.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use crate::error::{Error, Result};
+use crate::model::{DnsConfig, NamespaceMode, PodConfig};
+
+/// Writes the files that do not depend on the pod's address.
+pub(super) fn write(folder: &Path, config: &PodConfig, host_name: &str) -> Result<()> {
+    put(
+        &folder.join("hostname"),
+        format!("{host_name}\n").as_bytes(),
+    )?;
+    let resolv = match &config.dns {
+        Some(dns) => resolv_conf(dns),
+        None => std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default(),
+    };
+    put(&folder.join("resolv.conf"), resolv.as_bytes())
+}
+
+/// Writes `/etc/hosts`; `addresses` are the pod's own.
+pub(super) fn write_hosts(
+    folder: &Path,
+    config: &PodConfig,
+    host_name: &str,
+    addresses: &[std::net::IpAddr],
+) -> Result<()> {
+    let text = if config.network == NamespaceMode::Node {
+        std::fs::read_to_string("/etc/hosts").unwrap_or_default()
+    } else {
+        hosts(host_name, addresses)
+    };
+    put(&folder.join("hosts"), text.as_bytes())
+}
+
+fn hosts(host_name: &str, addresses: &[std::net::IpAddr]) -> String {
+    let mut text = String::from(
+        "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::0\tip6-localnet\n\
+         fe00::0\tip6-mcastprefix\nfe00::1\tip6-allnodes\nfe00::2\tip6-allrouters\n",
+    );
+    for address in addresses {
+        let _ = writeln!(text, "{address}\t{host_name}");
+    }
+    text
+}
+
+fn resolv_conf(dns: &DnsConfig) -> String {
+    let mut text = String::new();
+    if !dns.searches.is_empty() {
+        let _ = writeln!(text, "search {}", dns.searches.join(" "));
+    }
+    for server in &dns.servers {
+        let _ = writeln!(text, "nameserver {server}");
+    }
+    if !dns.options.is_empty() {
+        let _ = writeln!(text, "options {}", dns.options.join(" "));
+    }
+    text
+}
+
+fn put(path: &Path, bytes: &[u8]) -> Result<()> {
+    std::fs::write(path, bytes).map_err(|e| Error::file("write", path, e))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn resolv_conf_has_what_was_asked_for() {
+        let dns = DnsConfig {
+            servers: vec!["10.0.0.10".into(), "fd00::a".into()],
+            searches: vec!["a.local".into(), "b".into()],
+            options: vec!["ndots:5".into()],
+        };
+        assert_eq!(
+            resolv_conf(&dns),
+            "search a.local b\nnameserver 10.0.0.10\nnameserver fd00::a\noptions ndots:5\n"
+        );
+        assert_eq!(resolv_conf(&DnsConfig::default()), "");
+    }
+
+    #[test]
+    fn hosts_names_the_pod() {
+        let text = hosts("web", &["10.1.0.2".parse().unwrap()]);
+        assert!(text.ends_with("10.1.0.2\tweb\n"));
+    }
+}

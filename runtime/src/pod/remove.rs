@@ -1,0 +1,44 @@
+//! Removes a pod and its containers.
+
+use std::sync::Arc;
+
+use crate::error::{Error, Result};
+use crate::events::EventKind;
+use crate::objects::Pod;
+use crate::runtime::Runtime;
+
+impl Runtime {
+    /// Removes a pod, stopping it first where it runs; an unknown one is fine.
+    ///
+    /// # Errors
+    /// What could not be removed; a retry goes on from there.
+    pub async fn remove_pod(self: &Arc<Self>, id: &str) -> Result<()> {
+        let Ok(pod) = self.pod(id) else { return Ok(()) };
+        let runtime = Arc::clone(self);
+        let key = format!("remove-pod/{}", pod.id());
+        self.operations
+            .run(
+                key,
+                move || async move { runtime.remove_known_pod(&pod).await },
+            )
+            .await
+    }
+
+    async fn remove_known_pod(self: &Arc<Self>, pod: &Arc<Pod>) -> Result<()> {
+        self.stop_pod(pod.id()).await?;
+        for container in pod.containers() {
+            self.remove_container(container.id()).await?;
+        }
+        let folder = self.config.pod_folder(pod.id());
+        match std::fs::remove_dir_all(&folder) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(Error::file("remove", folder, error));
+            }
+            _ => {}
+        }
+        self.pod_records.remove(pod.id())?;
+        self.forget_pod(pod.id());
+        self.announce(pod, pod.id(), EventKind::Deleted);
+        Ok(())
+    }
+}

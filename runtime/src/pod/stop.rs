@@ -1,0 +1,153 @@
+//! Stops a pod: its containers end, its addresses and namespaces are given back.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use joey_network::{DetachRequest, netns};
+
+use crate::config::netns_path;
+use crate::error::{Error, Result};
+use crate::events::EventKind;
+use crate::model::{NamespaceMode, PodState};
+use crate::objects::Pod;
+use crate::runtime::Runtime;
+
+/// How long a shim may take to end by itself.
+const SHIM_GRACE: Duration = Duration::from_secs(5);
+
+impl Runtime {
+    /// Stops a pod; an unknown or stopped one is fine.
+    ///
+    /// # Errors
+    /// What could not be torn down; a retry goes on from there.
+    pub async fn stop_pod(self: &Arc<Self>, id: &str) -> Result<()> {
+        let Ok(pod) = self.pod(id) else { return Ok(()) };
+        let runtime = Arc::clone(self);
+        let key = format!("stop-pod/{}", pod.id());
+        self.operations
+            .run(
+                key,
+                move || async move { runtime.stop_known_pod(&pod).await },
+            )
+            .await
+    }
+
+    pub(super) async fn stop_known_pod(self: &Arc<Self>, pod: &Arc<Pod>) -> Result<()> {
+        let _changing = pod.changing.write().await;
+        let was_ready = pod.record().state == PodState::Ready;
+        pod.change(|record| record.state = PodState::NotReady);
+        self.tear_down(pod).await?;
+        if was_ready {
+            self.save_or_warn(pod);
+            self.announce(pod, pod.id(), EventKind::Stopped);
+        }
+        Ok(())
+    }
+
+    /// A stop must work on a full disk; the next start finds the pod's shim gone and concludes the
+    /// same.
+    pub(crate) fn save_or_warn(&self, record: &crate::model::PodRecord) {
+        if let Err(error) = self.save_pod(record) {
+            tracing::warn!(pod = record.id, error = %error.chain(), "the pod's record is stale");
+        }
+    }
+
+    /// Gives back all that a pod holds while it is ready. Idempotent; every step is tried, and the
+    /// first error returned.
+    pub(crate) async fn tear_down(self: &Arc<Self>, pod: &Arc<Pod>) -> Result<()> {
+        let ended = futures::future::join_all(
+            pod.containers()
+                .into_iter()
+                .map(|container| async move { self.kill_container(&container).await }),
+        )
+        .await;
+        let mut result = ended.into_iter().collect::<Result<Vec<()>>>().map(drop);
+        result = result.and(self.detach(pod).await);
+        result = result.and(self.end_shim(pod).await);
+        let record = pod.record();
+        result = result.and(
+            netns::unpin(&netns_path(&record.id))
+                .map_err(|e| Error::step("unpin the network namespace", e)),
+        );
+        result.and(self.remove_pod_cgroups(pod).await)
+    }
+
+    async fn detach(&self, pod: &Pod) -> Result<()> {
+        let record = pod.record();
+        let Some(attachment) = &record.network else {
+            return Ok(());
+        };
+        let path = netns_path(&record.id);
+        let request = DetachRequest {
+            pod_id: record.id.clone(),
+            netns: path.exists().then_some(path),
+            attachment: attachment.clone(),
+        };
+        self.network
+            .detach(request)
+            .await
+            .map_err(|e| Error::step("detach the pod from the network", e))?;
+        pod.change(|record| record.network = None);
+        Ok(())
+    }
+
+    async fn end_shim(&self, pod: &Pod) -> Result<()> {
+        if let Some(shim) = pod.shim() {
+            let asked = tokio::time::timeout(SHIM_GRACE, shim.shutdown(true)).await;
+            if !matches!(asked, Ok(Ok(()))) {
+                tracing::warn!(pod = pod.id(), "the shim does not end by itself");
+            }
+            pod.set_shim(None);
+        }
+        let record = pod.record();
+        if let Some((pid, ticks)) = record.shim {
+            crate::container::kill_process(pid, ticks, SHIM_GRACE).await?;
+            pod.change(|record| record.shim = None);
+        }
+        let folder = self.config.pod_folder(&record.id);
+        match std::fs::remove_file(folder.join("shim.sock")) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(Error::file("remove", folder.join("shim.sock"), error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    async fn remove_pod_cgroups(&self, pod: &Pod) -> Result<()> {
+        let record = pod.record();
+        let parent = self.cgroup_parent(&record.config.cgroup_parent, &record.id);
+        if record.config.pid == NamespaceMode::Pod {
+            let group = self.cgroups.open(&parent, &record.id);
+            group
+                .remove()
+                .await
+                .map_err(|e| Error::step("remove the pod's cgroup", e))?;
+        }
+        if record.config.cgroup_parent.is_empty() {
+            let group = self.cgroups.parent_group(&parent);
+            group
+                .remove()
+                .await
+                .map_err(|e| Error::step("remove the pod's cgroup", e))?;
+        }
+        Ok(())
+    }
+
+    /// The pod ended without being asked: what it held is given back and the cause kept.
+    pub(crate) async fn pod_lost(self: &Arc<Self>, pod: &Arc<Pod>, cause: &str) {
+        let _changing = pod.changing.write().await;
+        if pod.record().state != PodState::Ready {
+            return;
+        }
+        tracing::warn!(pod = pod.id(), cause, "the pod ended");
+        pod.change(|record| {
+            record.state = PodState::NotReady;
+            record.cause = Some(cause.to_owned());
+        });
+        if let Err(error) = self.tear_down(pod).await {
+            tracing::warn!(pod = pod.id(), error = %error.chain(), "the pod is not torn down yet");
+        }
+        self.save_or_warn(pod);
+        self.announce(pod, pod.id(), EventKind::Stopped);
+    }
+}

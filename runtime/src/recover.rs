@@ -1,0 +1,238 @@
+//! Takes up again, at start, what the records and the living shims tell.
+//!
+//! The boot id tells a restart of the daemon from a reboot of the node. After a restart every
+//! living pod goes on. After a reboot pods are not ready and their containers ended; the records
+//! stay until they are removed, or the kubelet would run a finished pod twice.
+
+use std::collections::HashSet;
+use std::path::Path;
+use std::sync::Arc;
+
+use joey_network::netns;
+use joey_shim_client::Shim;
+
+use crate::config::netns_path;
+use crate::error::{Error, Result};
+use crate::ids;
+use crate::model::{Cause, ContainerRecord, ContainerState, Exit, PodRecord, PodState};
+use crate::objects::{Container, Pod};
+use crate::runtime::Runtime;
+
+/// What a container that a reboot ended has: nobody saw its own code.
+const UNKNOWN_CODE: i32 = 255;
+
+impl Runtime {
+    pub(crate) async fn recover(self: &Arc<Self>) -> Result<()> {
+        let (pods, bad_pods) = self.pod_records.load::<PodRecord>()?;
+        let (containers, bad_containers) = self.container_records.load::<ContainerRecord>()?;
+        for bad in bad_pods.iter().chain(&bad_containers) {
+            let moved_to = bad.moved_to.display();
+            tracing::error!(id = bad.id, %moved_to, why = bad.why, "a record is bad and set aside");
+        }
+        for record in pods {
+            self.add_pod(Arc::new(Pod::new(record)));
+        }
+        for record in containers {
+            self.recover_container(record).await;
+        }
+        let pods = self.all_pods();
+        futures::future::join_all(pods.iter().map(|pod| self.recover_pod(pod))).await;
+        self.sweep().await;
+        Ok(())
+    }
+
+    async fn recover_container(self: &Arc<Self>, record: ContainerRecord) {
+        let Ok(pod) = self.pod_of(&record) else {
+            tracing::warn!(
+                container = record.id,
+                pod = record.pod_id,
+                "a container without its pod is ended"
+            );
+            self.end_orphan(record).await;
+            return;
+        };
+        let layers = std::iter::once(&record.lowers).chain(record.mounted_images.values());
+        let leases = layers
+            .map(|lowers| self.images.lease_layers(lowers))
+            .collect();
+        let container = Arc::new(Container::new(record, leases));
+        self.add_container(&pod, &container);
+    }
+
+    /// A container whose pod's record is lost must not run unseen.
+    async fn end_orphan(&self, record: ContainerRecord) {
+        if let Err(error) = record.cgroup.kill_all() {
+            tracing::warn!(container = record.id, %error, "processes may stay behind");
+        }
+        if let Err(error) = record.cgroup.remove().await {
+            tracing::warn!(container = record.id, %error, "a cgroup stays behind");
+        }
+        let id = record.id.clone();
+        self.remove_folders(&Container::new(record, Vec::new()));
+        if let Err(error) = self.container_records.remove(&id) {
+            tracing::warn!(container = id, error = %error.chain(), "a record stays behind");
+        }
+    }
+
+    async fn recover_pod(self: &Arc<Self>, pod: &Arc<Pod>) {
+        let record = pod.record();
+        match record.state {
+            _ if record.boot_id != self.boot_id => self.rebooted(pod).await,
+            PodState::Ready => self.take_up(pod).await,
+            PodState::Starting => {
+                if self.torn_down(pod).await {
+                    drop(std::fs::remove_dir_all(self.config.pod_folder(pod.id())));
+                    if let Err(error) = self.pod_records.remove(pod.id()) {
+                        tracing::warn!(pod = pod.id(), error = %error.chain(), "a record stays behind");
+                    }
+                    self.forget_pod(pod.id());
+                }
+            }
+            PodState::NotReady => {
+                if record.shim.is_some() || record.network.is_some() {
+                    self.torn_down(pod).await;
+                    self.save_or_warn(pod);
+                }
+            }
+        }
+    }
+
+    async fn torn_down(self: &Arc<Self>, pod: &Arc<Pod>) -> bool {
+        let result = self.tear_down(pod).await;
+        if let Err(error) = &result {
+            tracing::warn!(pod = pod.id(), error = %error.chain(), "the pod is not torn down yet");
+        }
+        result.is_ok()
+    }
+
+    async fn rebooted(self: &Arc<Self>, pod: &Arc<Pod>) {
+        for container in pod.containers() {
+            if container.state() == ContainerState::Exited {
+                continue;
+            }
+            container.end(Exit {
+                code: UNKNOWN_CODE,
+                at: ids::now(),
+                cause: Cause::NodeRebooted,
+                oom_kills: 0,
+            });
+            if let Err(error) = container.save(&self.container_records) {
+                tracing::warn!(container = container.id(), error = %error.chain(), "a record is stale");
+            }
+        }
+        pod.change(|record| {
+            record.shim = None;
+            record.boot_id.clone_from(&self.boot_id);
+            if record.state == PodState::Ready {
+                record.cause = Some("the node restarted".into());
+            }
+            record.state = PodState::NotReady;
+        });
+        self.torn_down(pod).await;
+        self.save_or_warn(pod);
+    }
+
+    /// Connects to a pod's shim and learns what ended while the daemon was away.
+    async fn take_up(self: &Arc<Self>, pod: &Arc<Pod>) {
+        let folder = self.config.pod_folder(pod.id());
+        let shim = match Shim::connect(&folder).await {
+            Ok(shim) => Arc::new(shim),
+            Err(error) => {
+                tracing::warn!(pod = pod.id(), %error, "the shim can't be reached");
+                self.pod_lost(pod, "the pod's shim ended").await;
+                return;
+            }
+        };
+        pod.set_shim(Some(Arc::clone(&shim)));
+        self.watch(pod, &shim);
+        let state = match shim.state().await {
+            Ok(state) => state,
+            Err(error) => {
+                tracing::warn!(pod = pod.id(), %error, "the shim does not tell its state");
+                self.pod_lost(pod, "the pod's shim does not answer").await;
+                return;
+            }
+        };
+        let mut known = HashSet::new();
+        for told in state.containers {
+            known.insert(told.container_id.clone());
+            let container = pod
+                .containers()
+                .into_iter()
+                .find(|c| c.id() == told.container_id);
+            let Some(container) = container else { continue };
+            if let (None, Some(reply)) = (&container.record().started, &told.started) {
+                container
+                    .change(|record| record.started = Some(crate::container::started_from(reply)));
+            }
+            if let Some(exit) = &told.exit {
+                self.container_exited(pod, exit).await;
+            }
+            if let Err(error) = container.save(&self.container_records) {
+                tracing::warn!(container = container.id(), error = %error.chain(), "a record is stale");
+            }
+        }
+        for container in pod.containers() {
+            if container.state() == ContainerState::Running && !known.contains(container.id()) {
+                self.end_without_shim(&container, Cause::ShimLost).await;
+            }
+        }
+    }
+
+    /// Takes away what no record owns.
+    async fn sweep(self: &Arc<Self>) {
+        for id in names(&self.config.state.join("pods")) {
+            if self.pod(&id).is_ok() {
+                continue;
+            }
+            let folder = self.config.pod_folder(&id);
+            if let Ok(shim) = Shim::connect(&folder).await
+                && let Err(error) = shim.shutdown(true).await
+            {
+                tracing::warn!(pod = id, %error, "a shim without a record stays behind");
+                continue;
+            }
+            if let Err(error) = netns::unpin(&netns_path(&id)) {
+                tracing::warn!(pod = id, %error, "a network namespace stays behind");
+            }
+            drop(std::fs::remove_dir_all(&folder));
+        }
+        let writable = self.config.root.join("writable");
+        for id in names(&writable) {
+            if self.container(&id).is_err() {
+                delete_in_background(writable.join(id));
+            }
+        }
+        let trash = self.config.root.join("trash");
+        for id in names(&trash) {
+            delete_in_background(trash.join(id));
+        }
+        let pods: Vec<String> = self
+            .all_pods()
+            .iter()
+            .map(|pod| pod.id().to_owned())
+            .collect();
+        if let Err(error) = self.network.gc(&pods).await {
+            tracing::warn!(%error, "network leftovers stay behind");
+        }
+    }
+}
+
+fn names(folder: &Path) -> Vec<String> {
+    let Ok(entries) = std::fs::read_dir(folder) else {
+        return Vec::new();
+    };
+    entries
+        .flatten()
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect()
+}
+
+fn delete_in_background(folder: std::path::PathBuf) {
+    tokio::task::spawn_blocking(move || {
+        if let Err(error) = std::fs::remove_dir_all(&folder) {
+            let error = Error::file("remove", &folder, error);
+            tracing::warn!(error = %error.chain(), "a folder stays behind");
+        }
+    });
+}
