@@ -1,0 +1,210 @@
+# Sourced: a node of its own for a test, which vanishes with it.
+#
+#   node_start joey|containerd   network, IPC and mount namespaces, a registry with the test
+#                                images, and the runtime; sets the NODE_* variables
+#   in_node COMMAND...           runs a command in the node's namespaces
+#   node_crictl ARGS...          crictl against the runtime
+#   node_clean                   removes all pods, containers and images of the runtime
+#   node_stop                    ends every process of the node and removes its folders
+#
+# The host is not touched but for cgroups and the folders /run/joey-test.* and
+# /var/lib/joey-test.*. Joey's programs come from $JOEY_BIN (default $JOEY_CACHE/bin).
+
+TESTS=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+export JOEY_CACHE=${JOEY_CACHE:-/var/cache/joey}
+JOEY_BIN=${JOEY_BIN:-$JOEY_CACHE/bin}
+NODE_REGISTRY=http://127.0.0.1:5000
+NODE_ADDRESS=192.0.2.1
+
+NODE_HOLDER='' NODE_RUNTIME_PID='' NODE_DIR='' NODE_DATA='' NODE_SOCKET=''
+
+in_node() {
+    nsenter --target "$NODE_HOLDER" --net --ipc --mount --wd="$PWD" -- "$@"
+}
+
+node_crictl() {
+    in_node "$NODE_CRICTL" --config "$NODE_DIR/crictl.yaml" "$@"
+}
+
+node_start() {
+    local runtime=$1 tools
+    tools=$("$TESTS/conformance/build-tools" critest)
+    NODE_CRICTL=$tools/crictl
+    NODE_DIR=$(mktemp -d /run/joey-test.XXXXXX)
+    NODE_DATA=/var/lib/joey-test.${NODE_DIR##*.}
+    mkdir -p "$NODE_DATA" "$NODE_DIR/tmp" "$NODE_DIR/certs.d"
+
+    # `/` is shared, as systemd has it, but only within this mount namespace.
+    unshare --net --ipc --mount --propagation private -- \
+        setsid sh -c 'mount --make-rshared / && echo ready && exec sleep infinity' \
+        >"$NODE_DIR/holder" 2>&1 </dev/null &
+    NODE_HOLDER=$!
+    until grep -q ready "$NODE_DIR/holder"; do
+        kill -0 "$NODE_HOLDER" 2>/dev/null || { cat "$NODE_DIR/holder" >&2; return 1; }
+        sleep 0.02
+    done
+    in_node sh -e <<EOF
+ip link set lo up
+ip link add up0 type bridge
+ip address add $NODE_ADDRESS/24 dev up0
+ip link set up0 up
+ip route add default via 192.0.2.254
+EOF
+
+    in_node "$TESTS/tools/registry" start "$NODE_DIR/registry" >/dev/null
+    in_node "$TESTS/images/images" push --registry "$NODE_REGISTRY"
+    "$TESTS/images/images" mirrors "$NODE_DIR/certs.d" --registry "$NODE_REGISTRY"
+    "node_start_$runtime"
+    printf 'runtime-endpoint: unix://%s\nimage-endpoint: unix://%s\ntimeout: 60\n' \
+        "$NODE_SOCKET" "$NODE_SOCKET" >"$NODE_DIR/crictl.yaml"
+    node_wait "$runtime"
+}
+
+node_start_joey() {
+    NODE_SOCKET=$NODE_DIR/joey.sock
+    cat >"$NODE_DIR/config.toml" <<EOF
+[registry]
+config_path = "$NODE_DIR/certs.d"
+
+[network]
+mode = "builtin"
+EOF
+    NODE_RUNTIME_CMD=("$JOEY_BIN/joeyd" --config "$NODE_DIR/config.toml"
+        --root "$NODE_DATA/root" --state "$NODE_DIR/state" --listen "unix://$NODE_SOCKET")
+    node_spawn_runtime
+}
+
+node_start_containerd() {
+    local containerd runc
+    containerd=$("$TESTS/conformance/build-tools" containerd)
+    runc=$("$TESTS/conformance/build-tools" runc)
+    NODE_SOCKET=$NODE_DIR/containerd.sock
+    mkdir -p "$NODE_DIR/cni"
+    cat >"$NODE_DIR/cni/10-bridge.conflist" <<'EOF'
+{"cniVersion": "1.0.0", "name": "pods", "plugins": [
+  {"type": "bridge", "bridge": "cni0", "isGateway": true, "ipMasq": true, "hairpinMode": true,
+   "ipam": {"type": "host-local", "ranges": [[{"subnet": "10.88.0.0/16"}]],
+            "routes": [{"dst": "0.0.0.0/0"}]}},
+  {"type": "portmap", "capabilities": {"portMappings": true}}]}
+EOF
+    cat >"$NODE_DIR/config.toml" <<EOF
+version = 3
+root = "$NODE_DATA/root"
+state = "$NODE_DIR/state"
+
+[grpc]
+address = "$NODE_SOCKET"
+
+[ttrpc]
+address = "$NODE_SOCKET.ttrpc"
+
+[plugins.'io.containerd.nri.v1.nri']
+disable = true
+
+[plugins.'io.containerd.cri.v1.images'.registry]
+config_path = "$NODE_DIR/certs.d"
+
+[plugins.'io.containerd.cri.v1.images'.pinned_images]
+sandbox = "registry.k8s.io/pause:3.10"
+
+[plugins.'io.containerd.cri.v1.runtime']
+restrict_oom_score_adj = true
+
+[plugins.'io.containerd.cri.v1.runtime'.cni]
+bin_dirs = ["/usr/lib/cni"]
+conf_dir = "$NODE_DIR/cni"
+
+[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc]
+runtime_type = "io.containerd.runc.v2"
+
+[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc.options]
+BinaryName = "$runc/runc"
+Root = "$NODE_DIR/runc"
+SystemdCgroup = false
+EOF
+    NODE_RUNTIME_CMD=(env "PATH=$containerd:$PATH" "$containerd/containerd"
+        --config "$NODE_DIR/config.toml")
+    node_spawn_runtime
+}
+
+# Starts NODE_RUNTIME_CMD in the node; also used to start it again after it was stopped.
+node_spawn_runtime() {
+    # Not through in_node: a function in the background would be a shell, not the runtime itself.
+    nsenter --target "$NODE_HOLDER" --net --ipc --mount -- \
+        setsid "${NODE_RUNTIME_CMD[@]}" >>"$NODE_DIR/runtime.log" 2>&1 </dev/null &
+    NODE_RUNTIME_PID=$!
+}
+
+node_wait() {
+    local attempt
+    for attempt in $(seq 150); do
+        if node_crictl --timeout 2s info 2>/dev/null | python3 -c '
+import json, sys
+status = json.load(sys.stdin)["status"]["conditions"]
+sys.exit(not all(condition["status"] for condition in status
+                 if condition["type"] in ("RuntimeReady", "NetworkReady")))' 2>/dev/null; then
+            return 0
+        fi
+        kill -0 "$NODE_RUNTIME_PID" 2>/dev/null || break
+        sleep 0.2
+    done
+    echo "$1 did not become ready:" >&2
+    tail -n 30 "$NODE_DIR/runtime.log" >&2
+    return 1
+}
+
+node_clean() {
+    [ -S "$NODE_SOCKET" ] || return 0
+    node_crictl rmp --all --force >/dev/null 2>>"$NODE_DIR/clean.log" || true
+    node_crictl rmi --all >/dev/null 2>>"$NODE_DIR/clean.log" || true
+}
+
+node_end_process() { # PID: asks, waits 10 s, kills
+    local attempt
+    kill "$1" 2>/dev/null || return 0
+    for attempt in $(seq 100); do
+        kill -0 "$1" 2>/dev/null || return 0
+        sleep 0.1
+    done
+    kill -KILL "$1" 2>/dev/null || true
+}
+
+# Everything the node started still lives in its mount namespace, or descends from what does.
+node_processes() {
+    python3 - "$NODE_HOLDER" <<'EOF'
+import os, sys
+def mnt(pid):
+    try:
+        return os.readlink(f"/proc/{pid}/ns/mnt")
+    except OSError:
+        return None
+home, parents = mnt(sys.argv[1]), {}
+for pid in filter(str.isdigit, os.listdir("/proc")):
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+            parents[pid] = file.read().rpartition(")")[2].split()[1]
+    except OSError:
+        pass
+def of_node(pid):
+    while pid in parents:
+        if mnt(pid) == home:
+            return True
+        pid = parents[pid]
+    return False
+print(*(pid for pid in parents if home and pid != sys.argv[1] and of_node(pid)), sep="\n")
+EOF
+}
+
+node_stop() {
+    [ -n "$NODE_HOLDER" ] || return 0
+    local pid
+    [ -z "$NODE_RUNTIME_PID" ] || node_end_process "$NODE_RUNTIME_PID"
+    "$TESTS/tools/registry" stop "$NODE_DIR/registry"
+    for pid in $(node_processes); do
+        kill -KILL "$pid" 2>/dev/null || true
+    done
+    kill -KILL "$NODE_HOLDER" 2>/dev/null || true
+    wait "$NODE_HOLDER" 2>/dev/null || true
+    NODE_HOLDER='' NODE_RUNTIME_PID=''
+    rm -rf --one-file-system "$NODE_DIR" "$NODE_DATA"
+}
