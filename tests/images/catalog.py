@@ -136,8 +136,10 @@ def conformance(store, cache):
     catalog.tag(catalog.multi({"Entrypoint": ["/nnp"]},
                               [base, file_layer("nnp", nnp, 0o4755)]), e2e + "nonewprivs:1.3")
     pause = debian.compile_static(cache, "pause.c").read_bytes()
-    catalog.tag(catalog.multi({"Entrypoint": ["/pause"], "User": "65535:65535"},
-                              [file_layer("pause", pause, 0o755)]), "pause:3.9", "pause:3.10")
+    for version in ("3.9", "3.10"):
+        catalog.tag(catalog.multi({"Entrypoint": ["/pause"], "User": "65535:65535",
+                                   "Labels": {"version": version}},
+                                  [file_layer("pause", pause, 0o755)]), f"pause:{version}")
 
     own = "k8s-staging-cri-tools/"
     for name in ("1", "2", "3", "latest", "digest"):

@@ -33,6 +33,8 @@ node_start() {
     NODE_DIR=$(mktemp -d /run/joey-test.XXXXXX)
     NODE_DATA=/var/lib/joey-test.${NODE_DIR##*.}
     mkdir -p "$NODE_DATA" "$NODE_DIR/tmp" "$NODE_DIR/certs.d"
+    # The root of a user namespace must be able to pass through.
+    chmod 711 "$NODE_DIR"
 
     # `/` is shared, as systemd has it, but only within this mount namespace.
     unshare --net --ipc --mount --propagation private -- \

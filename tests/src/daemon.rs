@@ -1,0 +1,153 @@
+//! A daemon of the test's own.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use crate::client::Client;
+
+/// A running `joeyd` with its own root and state folders; killed when dropped.
+#[derive(Debug)]
+pub struct Daemon {
+    process: Child,
+    folder: tempfile::TempDir,
+}
+
+impl Daemon {
+    /// Starts a daemon on empty folders.
+    pub async fn start() -> Self {
+        Self::start_with("").await
+    }
+
+    /// Starts a daemon whose configuration has `toml` in it.
+    pub async fn start_with(toml: &str) -> Self {
+        // Short: the path of a unix socket has 107 bytes at most.
+        let folder = tempfile::Builder::new()
+            .prefix("joey-")
+            .tempdir_in("/run")
+            .unwrap();
+        std::fs::write(folder.path().join("config.toml"), toml).unwrap();
+        let process = spawn(folder.path());
+        let mut daemon = Self { process, folder };
+        daemon.ready().await;
+        daemon
+    }
+
+    /// Its process.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Where its folders are.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// `/run/joey` of this daemon.
+    #[must_use]
+    pub fn state(&self) -> PathBuf {
+        self.folder.path().join("state")
+    }
+
+    /// `/var/lib/joey` of this daemon.
+    #[must_use]
+    pub fn root(&self) -> PathBuf {
+        self.folder.path().join("root")
+    }
+
+    /// Its socket.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
+        self.folder.path().join("joey.sock")
+    }
+
+    /// A CRI client.
+    pub async fn client(&self) -> Client {
+        Client::connect(&self.socket()).await
+    }
+
+    /// SIGKILL and a new start on the same folders.
+    pub async fn kill_and_restart(&mut self) {
+        self.kill();
+        self.process = spawn(self.folder.path());
+        self.ready().await;
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+
+    /// What it logged.
+    #[must_use]
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+    }
+
+    async fn ready(&mut self) {
+        for _ in 0..400 {
+            if let Some(client) = Client::try_connect(&self.socket()).await
+                && client
+                    .runtime()
+                    .version(joey_proto::cri::VersionRequest::default())
+                    .await
+                    .is_ok()
+            {
+                return;
+            }
+            if let Some(status) = self.process.try_wait().unwrap() {
+                panic!("joeyd ended with {status}:\n{}", self.log());
+            }
+            tokio::time::sleep(Duration::from_millis(25)).await;
+        }
+        panic!("joeyd does not answer:\n{}", self.log());
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- joeyd's log\n{}---", self.log());
+        }
+        drop(self.process.kill());
+        drop(self.process.wait());
+        for pid in crate::leaks::shims(&self.state()) {
+            if let Some(pid) = rustix::process::Pid::from_raw(pid) {
+                let _gone = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+            }
+        }
+    }
+}
+
+/// Where the binaries under test are.
+#[must_use]
+pub fn binary(name: &str) -> PathBuf {
+    let folder =
+        std::env::var_os("JOEY_BIN").expect("JOEY_BIN: the folder of joeyd, joey, joey-shim");
+    PathBuf::from(folder).join(name)
+}
+
+fn spawn(folder: &Path) -> Child {
+    let log = std::fs::File::options()
+        .create(true)
+        .append(true)
+        .open(folder.join("log"))
+        .unwrap();
+    Command::new(binary("joeyd"))
+        .arg("--config")
+        .arg(folder.join("config.toml"))
+        .arg("--root")
+        .arg(folder.join("root"))
+        .arg("--state")
+        .arg(folder.join("state"))
+        .arg("--listen")
+        .arg(format!("unix://{}", folder.join("joey.sock").display()))
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().unwrap())
+        .stderr(log)
+        .spawn()
+        .expect("joeyd")
+}

@@ -1,0 +1,120 @@
+//! What a daemon and its pods hold on the node, counted before and after a test.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::Command;
+
+use crate::Daemon;
+
+/// Everything a test must give back.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Footprint {
+    shims: BTreeSet<i32>,
+    mounts: BTreeSet<String>,
+    namespaces: BTreeSet<String>,
+    links: BTreeSet<String>,
+    cgroups: BTreeSet<String>,
+    host_ports: String,
+    run_files: BTreeSet<String>,
+    records: BTreeSet<String>,
+}
+
+impl Footprint {
+    /// What is there now.
+    #[must_use]
+    pub fn of(daemon: &Daemon) -> Self {
+        let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+        Self {
+            shims: shims(&daemon.state()).into_iter().collect(),
+            mounts: mounts
+                .lines()
+                .filter_map(|line| line.split(' ').nth(4))
+                .map(str::to_owned)
+                .collect(),
+            namespaces: names(Path::new("/run/netns")),
+            links: names(Path::new("/sys/class/net")),
+            cgroups: cgroups(),
+            host_ports: nft_elements(),
+            run_files: names(&daemon.state().join("pods")),
+            records: ["pods", "containers", "writable"]
+                .iter()
+                .flat_map(|kind| names(&daemon.root().join(kind)))
+                .collect(),
+        }
+    }
+
+    /// Panics unless all is as it was, at most some seconds from now: deletions go on in the
+    /// background.
+    pub async fn assert_restored(&self, daemon: &Daemon) {
+        let mut now = Self::of(daemon);
+        for _ in 0..100 {
+            if now == *self {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            now = Self::of(daemon);
+        }
+        assert_eq!(&now, self, "left: now, right: before");
+    }
+}
+
+fn names(folder: &Path) -> BTreeSet<String> {
+    std::fs::read_dir(folder)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect()
+}
+
+/// The shims whose run folder is below `state`.
+pub(crate) fn shims(state: &Path) -> Vec<i32> {
+    let state = state.to_string_lossy().into_owned();
+    let mut found = Vec::new();
+    for name in names(Path::new("/proc")) {
+        let Ok(pid) = name.parse::<i32>() else {
+            continue;
+        };
+        let Ok(line) = std::fs::read(format!("/proc/{pid}/cmdline")) else {
+            continue;
+        };
+        let line = String::from_utf8_lossy(&line);
+        if line.starts_with("joey-") && line.contains(&state) {
+            found.push(pid);
+        }
+    }
+    found
+}
+
+/// Groups with a pod's or container's 64-digit id in their names.
+fn cgroups() -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    let mut folders = vec![Path::new("/sys/fs/cgroup").to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
+            if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                continue;
+            }
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let digits = name.chars().filter(char::is_ascii_hexdigit).count();
+            if digits >= 64 {
+                found.insert(entry.path().to_string_lossy().into_owned());
+            }
+            folders.push(entry.path());
+        }
+    }
+    found
+}
+
+/// The elements of Joey's nftables maps and sets.
+fn nft_elements() -> String {
+    let listed = Command::new("nft")
+        .args(["list", "ruleset"])
+        .output()
+        .expect("Debian's nftables");
+    String::from_utf8_lossy(&listed.stdout)
+        .lines()
+        .filter(|line| line.contains("elements") || line.contains("dnat"))
+        .collect::<Vec<_>>()
+        .join("\n")
+}
