@@ -1,0 +1,171 @@
+//! A group: the handle that a record keeps.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::apply::{self, UpdateError};
+use crate::devices;
+use crate::keeper::Keeper;
+use crate::layout::{Layout, Version};
+use crate::path::Place;
+use crate::plan::{PlanError, Write};
+use crate::resources::Resources;
+use crate::{systemd, units, v1, v2};
+
+/// A handle to one group in every hierarchy. Making or dropping a handle touches nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Group {
+    pub(crate) layout: Layout,
+    /// Beneath every hierarchy's root.
+    pub(crate) path: PathBuf,
+    /// With the systemd driver.
+    pub(crate) unit: Option<String>,
+    /// Holds a new scope open; see [`Group::release`].
+    #[serde(default)]
+    pub(crate) keeper: Option<Keeper>,
+}
+
+impl Group {
+    pub(crate) fn new(layout: &Layout, place: Place) -> Self {
+        Self {
+            layout: layout.clone(),
+            path: place.path,
+            unit: place.unit,
+            keeper: None,
+        }
+    }
+
+    /// What a process must enter: the group's folder in each v1 hierarchy (named ones too) and in
+    /// the v2 tree; the one folder on v2.
+    #[must_use]
+    pub fn dirs(&self) -> Vec<PathBuf> {
+        let beneath = |root: &Path| root.join(&self.path);
+        self.layout.roots().map(beneath).collect()
+    }
+
+    /// Where the group lies beneath a hierarchy's root: `/kubepods/pod1/abc`.
+    #[must_use]
+    pub fn path(&self) -> PathBuf {
+        Path::new("/").join(&self.path)
+    }
+
+    /// The systemd unit, with that driver.
+    #[must_use]
+    pub fn unit(&self) -> Option<&str> {
+        self.unit.as_deref()
+    }
+
+    /// The file with an `oom_kill` line: `memory.oom_control` of v1, `memory.events` of v2.
+    #[must_use]
+    pub fn oom_file(&self) -> PathBuf {
+        match self.v1_dir("memory") {
+            Some(dir) => dir.join("memory.oom_control"),
+            None => self.unified_dir().unwrap_or_default().join("memory.events"),
+        }
+    }
+
+    /// Whether the group is there.
+    #[must_use]
+    pub fn exists(&self) -> bool {
+        self.main_dir().is_some_and(|dir| dir.exists())
+    }
+
+    /// Brings new limits into force: all of them, or on an error none. Those not given stay.
+    ///
+    /// # Errors
+    /// A limit without its controller, or one the kernel or systemd refuses, by name.
+    pub async fn update(&self, wanted: &Resources) -> Result<(), UpdateError> {
+        let before = match &self.unit {
+            Some(_) => Some(self.blocking(|g| g.read_back()).await?),
+            None => None,
+        };
+        if let Some(unit) = &self.unit {
+            self.set_properties(unit, wanted).await?;
+        }
+        let target = wanted.clone();
+        let result = self.blocking(move |g| g.apply(&target)).await;
+        let error = match result {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(error)) | Err(error) => error,
+        };
+        if let (Some(unit), Some(before)) = (&self.unit, before) {
+            let old = before.limited_to(wanted);
+            if let Err(undo) = self.set_properties(unit, &old).await {
+                tracing::warn!(unit, error = %undo, "old unit properties could not be restored");
+            }
+        }
+        Err(error)
+    }
+
+    async fn set_properties(&self, unit: &str, wanted: &Resources) -> Result<(), UpdateError> {
+        let properties = units::properties(wanted, self.layout.version());
+        systemd::set_properties(unit, properties)
+            .await
+            .map_err(|source| UpdateError::Systemd {
+                unit: unit.to_owned(),
+                source,
+            })
+    }
+
+    /// Files and device rules, in the calling thread. Shrinking memory may take long.
+    pub(crate) fn apply(&self, wanted: &Resources) -> Result<(), UpdateError> {
+        let undo = apply::apply(self.plan(wanted)?)?;
+        if let Some(rules) = &wanted.devices
+            && let Err(error) = devices::apply(&self.layout, &self.path, rules)
+        {
+            undo.roll_back();
+            return Err(UpdateError::Devices(error));
+        }
+        Ok(())
+    }
+
+    fn plan(&self, wanted: &Resources) -> Result<Vec<Write>, PlanError> {
+        match (self.layout.version(), self.unified_dir()) {
+            (Version::V2, Some(dir)) => v2::plan(&dir, wanted),
+            _ => v1::plan(&self.layout, &self.path, wanted),
+        }
+    }
+
+    /// Lets a new scope live on its own processes. With the systemd driver a scope ends with its
+    /// last process and can't begin without one, so [`crate::Cgroups::create`] puts a sleeping
+    /// process in; call this once the container's own is inside. Does nothing with cgroupfs, and
+    /// when called again.
+    pub fn release(&self) {
+        if let Some(keeper) = &self.keeper {
+            keeper.end();
+        }
+    }
+
+    pub(crate) fn v1_dir(&self, controller: &str) -> Option<PathBuf> {
+        let root = self.layout.v1_root(controller)?;
+        Some(root.join(&self.path))
+    }
+
+    pub(crate) fn unified_dir(&self) -> Option<PathBuf> {
+        let root = self.layout.unified()?;
+        Some(root.join(&self.path))
+    }
+
+    /// The folder whose processes count: v2's, else that of a hierarchy every process enters.
+    pub(crate) fn main_dir(&self) -> Option<PathBuf> {
+        if self.layout.version() == Version::V2 {
+            return self.unified_dir();
+        }
+        ["pids", "memory", "freezer", "devices"]
+            .into_iter()
+            .find_map(|controller| self.v1_dir(controller))
+            .or_else(|| self.dirs().into_iter().next())
+    }
+
+    /// Runs file work off the async threads: any write into a cgroup may wait for the kernel.
+    pub(crate) async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Self) -> T + Send + 'static,
+    ) -> Result<T, UpdateError> {
+        let group = self.clone();
+        tokio::task::spawn_blocking(move || work(&group))
+            .await
+            .map_err(|_| UpdateError::Worker)
+    }
+}

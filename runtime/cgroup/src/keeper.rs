@@ -1,0 +1,139 @@
+//! A sleeping process that holds a new systemd scope open until its container is inside.
+
+use std::fs;
+use std::io;
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+
+use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
+use serde::{Deserialize, Serialize};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use crate::files::{self, FileError};
+
+/// The process, so that a reused id is not mistaken for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Keeper {
+    pid: i32,
+    /// Field 22 of `/proc/PID/stat`.
+    start_ticks: u64,
+}
+
+impl Keeper {
+    /// Forks it. It is reaped by a task of the current tokio runtime, or by init after a restart.
+    pub(crate) fn start() -> io::Result<Self> {
+        // SAFETY: the child calls only async-signal-safe functions before it is ended by a signal.
+        let pid = match unsafe { libc::fork() } {
+            -1 => return Err(io::Error::last_os_error()),
+            0 => sleep_until_killed(),
+            pid => pid,
+        };
+        let keeper = Self {
+            pid,
+            start_ticks: start_ticks(pid).unwrap_or(0),
+        };
+        if let Err(error) = keeper.reap_later() {
+            keeper.end();
+            return Err(error);
+        }
+        Ok(keeper)
+    }
+
+    fn reap_later(self) -> io::Result<()> {
+        let pid = Pid::from_raw(self.pid).ok_or(io::ErrorKind::InvalidInput)?;
+        let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::NONBLOCK)?;
+        // SAFETY: the descriptor is owned by the AsyncFd and not replaced, so it stays open and the
+        // same until both are dropped together.
+        let watched = unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE)? };
+        tokio::spawn(async move {
+            if watched.readable().await.is_ok() {
+                let id = WaitId::PidFd(watched.get_ref().as_fd());
+                // Nothing is to be learned from its status.
+                drop(rustix::process::waitid(id, WaitIdOptions::EXITED));
+            }
+        });
+        Ok(())
+    }
+
+    pub(crate) fn pid(self) -> u32 {
+        self.pid.cast_unsigned()
+    }
+
+    /// Enters the folders that systemd does not manage: they must not look empty meanwhile.
+    pub(crate) fn enter(self, dirs: &[PathBuf]) -> Result<(), FileError> {
+        for dir in dirs {
+            let file = dir.join("cgroup.procs");
+            let inside = || {
+                let procs = files::read(&file).unwrap_or_default();
+                procs.lines().any(|line| line == self.pid.to_string())
+            };
+            if !inside() {
+                files::write(&file, &self.pid.to_string())
+                    .map_err(|e| FileError::new("move a process by", &file, e))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends it, if it still is the same process.
+    pub(crate) fn end(self) {
+        let Some(pid) = Pid::from_raw(self.pid) else {
+            return;
+        };
+        // The descriptor pins the process, then its start time is compared.
+        let Ok(pidfd) = rustix::process::pidfd_open(pid, PidfdFlags::empty()) else {
+            return;
+        };
+        if start_ticks(self.pid) == Some(self.start_ticks) {
+            drop(rustix::process::pidfd_send_signal(&pidfd, Signal::KILL));
+        }
+    }
+}
+
+/// The child: no descriptors, not readable by others, out of the daemon's session.
+fn sleep_until_killed() -> ! {
+    // SAFETY: plain system calls with constant arguments; the memory of the parent is not touched.
+    unsafe {
+        libc::syscall(libc::SYS_close_range, 0u32, u32::MAX, 0u32);
+        libc::prctl(libc::PR_SET_DUMPABLE, 0);
+        libc::prctl(libc::PR_SET_NAME, c"joey-keeper".as_ptr());
+        libc::setsid();
+        loop {
+            libc::pause();
+        }
+    }
+}
+
+fn start_ticks(pid: i32) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name in parentheses may hold anything; field 3 comes after the last one.
+    let (_, after) = stat.rsplit_once(") ")?;
+    after.split(' ').nth(19)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_keeper_lives_until_it_is_ended_and_is_reaped() {
+        let keeper = Keeper::start().unwrap();
+        let stat = PathBuf::from(format!("/proc/{}/stat", keeper.pid));
+        assert!(stat.exists());
+        let other = Keeper {
+            start_ticks: keeper.start_ticks + 1,
+            ..keeper
+        };
+        other.end();
+        assert_eq!(start_ticks(keeper.pid), Some(keeper.start_ticks));
+        keeper.end();
+        for _ in 0..500 {
+            if !stat.exists() {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+        panic!("the keeper was not reaped");
+    }
+}
