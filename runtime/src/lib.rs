@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod apparmor;
+mod cdi;
 mod config;
 mod container;
 pub mod error;

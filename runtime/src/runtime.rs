@@ -11,6 +11,7 @@ use joey_shim_client::ShimBinary;
 use parking_lot::RwLock;
 use tokio::sync::broadcast;
 
+use crate::apparmor;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::events::{Event, EventKind, Events};
@@ -105,6 +106,9 @@ impl Runtime {
             operations: Operations::new(),
             config,
         });
+        if runtime.features.apparmor {
+            apparmor::load_default().await;
+        }
         runtime.recover().await?;
         let flushed = Arc::clone(&runtime);
         tokio::spawn(async move {

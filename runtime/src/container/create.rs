@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use joey_image::{Image, LayerLease};
 
+use crate::cdi;
 use crate::error::{Error, Result};
 use crate::events::EventKind;
 use crate::ids;
@@ -72,7 +73,8 @@ impl Runtime {
         }
         self.validate(pod, &config)?;
         let image = self.find_image(&config.image.id)?;
-        let launch = launch(&config, &image)?;
+        let edits = cdi::edits(&config)?;
+        let launch = launch(&config, &image, edits.env())?;
         let id = ids::new_id()?;
         let lease = self.hold(&image).await?;
         let lowers = lease.lowers().to_vec();
@@ -103,6 +105,7 @@ impl Runtime {
             launch,
             lowers,
             mounted_images,
+            edits,
             id,
             config,
         };
@@ -220,7 +223,7 @@ fn mapped_root(mappings: &[IdMapping]) -> Result<u32> {
 }
 
 /// What runs: the request's command and arguments over the image's.
-fn launch(config: &ContainerConfig, image: &Image) -> Result<Launch> {
+fn launch(config: &ContainerConfig, image: &Image, edits: &[String]) -> Result<Launch> {
     let defaults = &image.config;
     let mut args = config.command.clone();
     if args.is_empty() {
@@ -246,7 +249,7 @@ fn launch(config: &ContainerConfig, image: &Image) -> Result<Launch> {
         .unwrap_or(&defaults.stop_signal);
     Ok(Launch {
         args,
-        env: oci::environment(&defaults.env, config),
+        env: oci::environment(&[&defaults.env[..], edits].concat(), config),
         cwd: cwd.to_owned(),
         image_user: defaults.user.clone(),
         stop_signal: oci::signal_number(signal)?,

@@ -66,6 +66,7 @@ impl Runtime {
     }
 
     async fn start_process(&self, pod: &Pod, record: &ContainerRecord) -> Result<StartReply> {
+        let record = &ContainerRecord { config: record.effective(), ..record.clone() };
         let pod_record = pod.record();
         let shim = pod.shim().ok_or_else(|| Error::WrongState {
             kind: "pod sandbox",

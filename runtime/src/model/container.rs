@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use joey_cgroup::{Group, Resources};
 use serde::{Deserialize, Serialize};
 
+use crate::cdi::Edits;
+
 use super::{IdMapping, SecurityProfile, SelinuxOptions};
 
 /// Where a container's PID namespace comes from.
@@ -316,12 +318,22 @@ pub struct ContainerRecord {
     /// The image's layer folders, topmost first.
     #[serde(default)]
     pub lowers: Vec<PathBuf>,
+    /// What its CDI devices change.
+    #[serde(default)]
+    pub edits: Edits,
     /// Layer folders of each image that is mounted, by its id.
     #[serde(default)]
     pub mounted_images: BTreeMap<String, Vec<PathBuf>>,
 }
 
 impl ContainerRecord {
+    /// The configuration with the edits of CDI devices on top.
+    pub(crate) fn effective(&self) -> ContainerConfig {
+        let mut config = self.config.clone();
+        self.edits.apply(&mut config);
+        config
+    }
+
     /// Derived from what was recorded.
     #[must_use]
     pub fn state(&self) -> ContainerState {

@@ -3,6 +3,7 @@
 use joey_proto::shim;
 
 use super::{capabilities, seccomp};
+use crate::apparmor;
 use crate::container::ExecConfig;
 use crate::error::{Error, Result};
 use crate::features::Features;
@@ -42,7 +43,7 @@ pub(crate) fn init_process(runtime: &Runtime, record: &ContainerRecord) -> Resul
         rlimits: Vec::new(),
         has_oom_score_adj: score.is_some(),
         oom_score_adj: score.unwrap_or_default(),
-        apparmor_profile: apparmor(runtime, record),
+        apparmor_profile: apparmor_profile(runtime, record),
         selinux_label: String::new(),
         terminal: record.config.tty,
         umask: 0,
@@ -89,29 +90,20 @@ pub(crate) fn check_apparmor(features: &Features, profile: &SecurityProfile) -> 
             what: format!("AppArmor profile {name:?}"),
             why: "the kernel has AppArmor off".into(),
         }),
-        SecurityProfile::Localhost(name) if !apparmor_loaded(name) => Err(Error::invalid(format!(
+        SecurityProfile::Localhost(name) if !apparmor::is_loaded(name) => Err(Error::invalid(format!(
             "AppArmor profile {name:?} is not loaded"
         ))),
         _ => Ok(()),
     }
 }
 
-fn apparmor_loaded(name: &str) -> bool {
-    std::fs::read_to_string("/sys/kernel/security/apparmor/profiles").is_ok_and(|profiles| {
-        profiles.lines().any(|line| {
-            line.rsplit_once(" (")
-                .is_some_and(|(known, _)| known == name)
-        })
-    })
-}
-
-fn apparmor(runtime: &Runtime, record: &ContainerRecord) -> String {
+fn apparmor_profile(runtime: &Runtime, record: &ContainerRecord) -> String {
     let security = &record.config.security;
     match &security.apparmor {
         _ if security.privileged || !runtime.features.apparmor => String::new(),
         SecurityProfile::Localhost(name) => name.clone(),
-        SecurityProfile::RuntimeDefault if apparmor_loaded(crate::apparmor::DEFAULT_PROFILE) => {
-            crate::apparmor::DEFAULT_PROFILE.to_owned()
+        SecurityProfile::RuntimeDefault if apparmor::is_loaded(apparmor::DEFAULT_PROFILE) => {
+            apparmor::DEFAULT_PROFILE.to_owned()
         }
         SecurityProfile::RuntimeDefault | SecurityProfile::Unconfined => String::new(),
     }

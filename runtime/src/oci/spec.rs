@@ -34,6 +34,7 @@ pub(crate) fn spec(
             "cwd": "/",
         },
         "mounts": mounts(pod, security.privileged),
+        "hooks": record.edits.spec_hooks(),
         "linux": {
             "namespaces": namespaces(pod, record, cgroups),
             "devices": spec_devices(&record.config)?,

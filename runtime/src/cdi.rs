@@ -1,0 +1,268 @@
+//! Container Device Interface: devices that vendors describe in files.
+//!
+//! Source: <https://github.com/cncf-tags/container-device-interface/blob/main/SPEC.md>, 1.0.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::model::{ContainerConfig, Device, Mount, MountSource, Propagation};
+
+/// Later folders win.
+const FOLDERS: [&str; 2] = ["/etc/cdi", "/var/run/cdi"];
+const MAX_SPEC_BYTES: u64 = 4 << 20;
+/// How devices are asked for by annotation, from before CRI had a field.
+const ANNOTATION_PREFIX: &str = "cdi.k8s.io/";
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Spec {
+    kind: String,
+    #[serde(default)]
+    devices: Vec<SpecDevice>,
+    #[serde(default)]
+    container_edits: Edits,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct SpecDevice {
+    name: String,
+    #[serde(default)]
+    container_edits: Edits,
+}
+
+/// What a device changes in a container.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Edits {
+    env: Vec<String>,
+    device_nodes: Vec<DeviceNode>,
+    mounts: Vec<MountEdit>,
+    hooks: Vec<Hook>,
+    #[serde(rename = "additionalGids")]
+    additional_gids: Vec<u32>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct DeviceNode {
+    path: PathBuf,
+    #[serde(default)]
+    host_path: Option<PathBuf>,
+    #[serde(default)]
+    permissions: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct MountEdit {
+    host_path: PathBuf,
+    container_path: PathBuf,
+    #[serde(default)]
+    options: Vec<String>,
+}
+
+/// A program that the container's creation runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Hook {
+    hook_name: String,
+    path: PathBuf,
+    #[serde(default)]
+    args: Vec<String>,
+    #[serde(default)]
+    env: Vec<String>,
+    #[serde(default)]
+    timeout: Option<i64>,
+}
+
+/// The edits of every device that a container asks for, by field or annotation.
+///
+/// # Errors
+/// [`Error::Invalid`] for a device that no file describes, or a file that is wrong.
+pub(crate) fn edits(config: &ContainerConfig) -> Result<Edits> {
+    let mut names: Vec<&str> = config.cdi_devices.iter().map(String::as_str).collect();
+    for (key, value) in &config.annotations {
+        if key.starts_with(ANNOTATION_PREFIX) {
+            names.extend(value.split(',').map(str::trim).filter(|name| !names.contains(name)).collect::<Vec<_>>());
+        }
+    }
+    if names.is_empty() {
+        return Ok(Edits::default());
+    }
+    resolve(&names, &FOLDERS.map(Path::new))
+}
+
+fn resolve(names: &[&str], folders: &[&Path]) -> Result<Edits> {
+    let (devices, specs) = read_specs(folders)?;
+    let mut edits = Edits::default();
+    let mut used = Vec::new();
+    for name in names {
+        let (spec, device) = devices.get(*name).ok_or_else(|| {
+            Error::invalid(format!("CDI device {name:?} is described in none of {folders:?}"))
+        })?;
+        if !used.contains(spec) {
+            used.push(*spec);
+            edits.extend(&specs[*spec].container_edits);
+        }
+        edits.extend(&specs[*spec].devices[*device].container_edits);
+    }
+    Ok(edits)
+}
+
+/// Where a device is: its file's and its own place.
+type Places = HashMap<String, (usize, usize)>;
+
+fn read_specs(folders: &[&Path]) -> Result<(Places, Vec<Spec>)> {
+    let (mut devices, mut specs) = (HashMap::new(), Vec::new());
+    for folder in folders {
+        let Ok(entries) = std::fs::read_dir(folder) else { continue };
+        let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+        paths.sort();
+        for path in paths {
+            let Some(spec) = read_spec(&path)? else { continue };
+            for (place, device) in spec.devices.iter().enumerate() {
+                devices.insert(format!("{}={}", spec.kind, device.name), (specs.len(), place));
+            }
+            specs.push(spec);
+        }
+    }
+    Ok((devices, specs))
+}
+
+/// None for files of other kinds.
+fn read_spec(path: &Path) -> Result<Option<Spec>> {
+    let yaml = match path.extension().and_then(|extension| extension.to_str()) {
+        Some("json") => false,
+        Some("yaml" | "yml") => true,
+        _ => return Ok(None),
+    };
+    let file = |error| Error::file("read the CDI spec", path, error);
+    let size = std::fs::metadata(path).map_err(file)?.len();
+    if size > MAX_SPEC_BYTES {
+        return Err(Error::invalid(format!("CDI spec {} has {size} bytes", path.display())));
+    }
+    let bytes = std::fs::read(path).map_err(file)?;
+    let wrong = |error: crate::error::Cause| {
+        Error::step(format!("parse the CDI spec {}", path.display()), error)
+    };
+    if yaml {
+        serde_yaml_ng::from_slice(&bytes).map(Some).map_err(|e| wrong(e.into()))
+    } else {
+        serde_json::from_slice(&bytes).map(Some).map_err(|e| wrong(e.into()))
+    }
+}
+
+impl Edits {
+    fn extend(&mut self, other: &Self) {
+        self.env.extend(other.env.iter().cloned());
+        self.device_nodes.extend(other.device_nodes.iter().cloned());
+        self.mounts.extend(other.mounts.iter().cloned());
+        self.hooks.extend(other.hooks.iter().cloned());
+        self.additional_gids.extend(&other.additional_gids);
+    }
+
+    /// The container's configuration with these edits on top.
+    pub(crate) fn apply(&self, config: &mut ContainerConfig) {
+        for node in &self.device_nodes {
+            config.devices.push(Device {
+                host_path: node.host_path.clone().unwrap_or_else(|| node.path.clone()),
+                container_path: node.path.clone(),
+                permissions: node.permissions.clone().unwrap_or_else(|| "rwm".into()),
+            });
+        }
+        for mount in &self.mounts {
+            let has = |option: &str| mount.options.iter().any(|given| given == option);
+            config.mounts.push(Mount {
+                source: MountSource::Host(mount.host_path.clone()),
+                destination: mount.container_path.clone(),
+                readonly: has("ro"),
+                recursive_readonly: false,
+                selinux_relabel: false,
+                propagation: match () {
+                    () if has("rshared") || has("shared") => Propagation::Bidirectional,
+                    () if has("rslave") || has("slave") => Propagation::HostToContainer,
+                    () => Propagation::Private,
+                },
+                uids: Vec::new(),
+                gids: Vec::new(),
+            });
+        }
+        let groups = self.additional_gids.iter().map(|gid| i64::from(*gid));
+        config.security.user.supplemental_groups.extend(groups.filter(|gid| *gid != 0));
+    }
+
+    /// `KEY=value` entries.
+    pub(crate) fn env(&self) -> &[String] {
+        &self.env
+    }
+
+    /// `hooks` of the OCI spec; null without any.
+    pub(crate) fn spec_hooks(&self) -> serde_json::Value {
+        if self.hooks.is_empty() {
+            return serde_json::Value::Null;
+        }
+        let mut hooks = serde_json::Map::new();
+        for hook in &self.hooks {
+            let list = hooks.entry(hook.hook_name.clone()).or_insert_with(|| serde_json::json!([]));
+            if let Some(list) = list.as_array_mut() {
+                let mut entry = serde_json::json!({
+                    "path": hook.path, "args": hook.args, "env": hook.env,
+                });
+                if let Some(timeout) = hook.timeout {
+                    entry["timeout"] = timeout.into();
+                }
+                list.push(entry);
+            }
+        }
+        hooks.into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SPEC: &str = r#"
+cdiVersion: "0.6.0"
+kind: vendor.com/gpu
+containerEdits: { env: [ALL=1] }
+devices:
+- name: "0"
+  containerEdits:
+    deviceNodes: [{ path: /dev/gpu0, hostPath: /dev/null, permissions: rw }]
+    mounts: [{ hostPath: /etc, containerPath: /vendor, options: [ro, rslave] }]
+    hooks: [{ hookName: createContainer, path: /bin/true, args: ["true"] }]
+- name: "1"
+  containerEdits: { env: [ONE=1] }
+"#;
+
+    #[test]
+    fn devices_bring_their_own_edits_and_their_files_once() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("gpu.yaml"), SPEC).unwrap();
+        std::fs::write(folder.path().join("README"), "not a spec").unwrap();
+        let edits =
+            resolve(&["vendor.com/gpu=0", "vendor.com/gpu=1"], &[folder.path()]).unwrap();
+        assert_eq!(edits.env(), ["ALL=1", "ONE=1"]);
+        let mut config = ContainerConfig::default();
+        edits.apply(&mut config);
+        assert_eq!(config.devices[0].host_path, Path::new("/dev/null"));
+        assert!(config.mounts[0].readonly);
+        assert_eq!(config.mounts[0].propagation, Propagation::HostToContainer);
+        assert_eq!(edits.spec_hooks()["createContainer"][0]["path"], "/bin/true");
+    }
+
+    #[test]
+    fn an_unknown_device_and_a_wrong_file_are_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let unknown = resolve(&["a.b/c=d"], &[folder.path()]).unwrap_err();
+        assert!(unknown.to_string().contains("a.b/c=d"));
+        std::fs::write(folder.path().join("bad.json"), "{").unwrap();
+        let wrong = resolve(&["a.b/c=d"], &[folder.path()]).unwrap_err();
+        assert!(wrong.to_string().contains("bad.json"));
+    }
+}
