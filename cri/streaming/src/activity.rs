@@ -1,0 +1,36 @@
+//! When a connection last moved, for its idle timeout.
+
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until};
+
+/// The time of a connection's last frame, either way.
+#[derive(Debug)]
+pub(crate) struct Activity {
+    last: Mutex<Instant>,
+}
+
+impl Activity {
+    pub(crate) fn new() -> Self {
+        Self {
+            last: Mutex::new(Instant::now()),
+        }
+    }
+
+    pub(crate) fn touch(&self) {
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
+    /// Ends when nothing moved for `limit`.
+    pub(crate) async fn idle_for(&self, limit: Duration) {
+        loop {
+            let due = *self.last.lock().unwrap_or_else(PoisonError::into_inner) + limit;
+            if due <= Instant::now() {
+                return;
+            }
+            sleep_until(due).await;
+        }
+    }
+}

@@ -1,0 +1,449 @@
+//! The listener: tokens in, upgraded connections out.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::{Method, Request as HttpRequest, Response, StatusCode};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::api::{AttachRequest, ExecRequest, Streams};
+use crate::forward::{self, Target};
+use crate::negotiate::{self, Refused};
+use crate::remote::{self, Limits, Remote};
+use crate::session::Connection;
+use crate::tokens::{Request, Tokens};
+
+/// How long a client may take to send its request.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// Most bytes of a request's head.
+const MAX_HEAD: usize = 16 * 1024;
+/// Connections that are told to come later, beyond those that are served.
+const REFUSALS: usize = 64;
+/// How long sessions get to end after `serve` was told to.
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(2);
+/// A peer that vanished is noticed after some minutes.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
+
+/// Settings of the streaming server.
+#[derive(Clone, Debug)]
+pub struct StreamingConfig {
+    /// Where to listen; port 0 takes a free one.
+    pub address: SocketAddr,
+    /// A session without any traffic ends after this time.
+    pub idle_timeout: Duration,
+    /// How long a client may take to create its streams.
+    pub creation_timeout: Duration,
+    /// How long a URL is good.
+    pub token_ttl: Duration,
+    /// URLs that may wait for their client.
+    pub max_pending: usize,
+    /// Connections served at once; more are answered with 503.
+    pub max_connections: usize,
+    /// What URLs start with instead of `http://<address>`, for example behind a proxy.
+    pub base_url: Option<String>,
+}
+
+impl Default for StreamingConfig {
+    fn default() -> Self {
+        Self {
+            address: SocketAddr::from(([127, 0, 0, 1], 0)),
+            idle_timeout: Duration::from_secs(4 * 60 * 60),
+            creation_timeout: Duration::from_secs(30),
+            token_ttl: Duration::from_secs(60),
+            max_pending: 1000,
+            max_connections: 1000,
+            base_url: None,
+        }
+    }
+}
+
+/// Why the server can't start.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// The address can't be listened on.
+    #[error("listen on {address} for streaming")]
+    Listen {
+        /// The address of the configuration.
+        address: SocketAddr,
+        /// What listening said.
+        #[source]
+        source: io::Error,
+    },
+    /// The base URL is no URL with a host.
+    #[error("streaming base URL {url:?} is not of the form http://host[:port][/path]")]
+    BaseUrl {
+        /// The configured text.
+        url: String,
+    },
+}
+
+/// Why there is no URL for a request.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum UrlError {
+    /// No container is named (CRI: `InvalidArgument`).
+    #[error("container_id is required")]
+    MissingContainerId,
+    /// No pod is named (CRI: `InvalidArgument`).
+    #[error("pod_sandbox_id is required")]
+    MissingPodId,
+    /// A terminal has only one output (CRI: `InvalidArgument`).
+    #[error("tty and stderr cannot both be true")]
+    TtyWithStderr,
+    /// Nothing would be streamed (CRI: `InvalidArgument`).
+    #[error("one of stdin, stdout, or stderr must be set")]
+    NoStream,
+    /// Port 0, or more ports than a session can carry (CRI: `InvalidArgument`).
+    #[error("ports must be from 1 to 65535, and at most 127")]
+    BadPorts,
+    /// Too many URLs wait for their clients (CRI: `ResourceExhausted`).
+    #[error("{limit} streaming requests wait for their clients; try again later")]
+    TooManyPending {
+        /// The configured bound.
+        limit: usize,
+    },
+}
+
+/// The streaming server.
+pub struct Server {
+    config: StreamingConfig,
+    listener: TcpListener,
+    local_address: SocketAddr,
+    /// What URLs start with, without a slash at the end.
+    base: String,
+    /// The path part of `base`.
+    base_path: String,
+    tokens: Tokens,
+    streams: Arc<dyn Streams>,
+    places: Arc<Semaphore>,
+    refusals: Arc<Semaphore>,
+    sessions: TaskTracker,
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server")
+            .field("address", &self.local_address)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Server {
+    /// Listens, without serving yet.
+    ///
+    /// # Errors
+    /// When the address is taken or not the machine's, or the base URL is malformed.
+    pub async fn bind(
+        config: StreamingConfig,
+        streams: Arc<dyn Streams>,
+    ) -> Result<Arc<Self>, BindError> {
+        let address = config.address;
+        let listen = |source| BindError::Listen { address, source };
+        let listener = TcpListener::bind(address).await.map_err(listen)?;
+        let local_address = listener.local_addr().map_err(listen)?;
+        let base = match &config.base_url {
+            None => format!("http://{local_address}"),
+            Some(url) => url.trim_end_matches('/').to_owned(),
+        };
+        let base_path = match base.parse::<http::Uri>() {
+            Ok(uri) if uri.scheme().is_some() && uri.host().is_some() => {
+                uri.path().trim_end_matches('/').to_owned()
+            }
+            _ => return Err(BindError::BaseUrl { url: base }),
+        };
+        Ok(Arc::new(Self {
+            tokens: Tokens::new(config.token_ttl, config.max_pending),
+            places: Arc::new(Semaphore::new(config.max_connections)),
+            refusals: Arc::new(Semaphore::new(REFUSALS)),
+            sessions: TaskTracker::new(),
+            config,
+            listener,
+            local_address,
+            base,
+            base_path,
+            streams,
+        }))
+    }
+
+    /// The address that is listened on.
+    pub fn local_address(&self) -> SocketAddr {
+        self.local_address
+    }
+
+    /// Serves until told to stop; sessions are cut then.
+    pub async fn serve(self: Arc<Self>, shutdown: CancellationToken) {
+        loop {
+            let accepted = tokio::select! {
+                accepted = self.listener.accept() => accepted,
+                () = shutdown.cancelled() => break,
+            };
+            match accepted {
+                Ok((stream, _)) => self.clone().start(stream, &shutdown),
+                Err(error) => {
+                    // Out of descriptors, mostly: the next accept would fail as well.
+                    tracing::warn!(%error, "accept a streaming connection");
+                    sleep(Duration::from_millis(100)).await;
+                }
+            }
+        }
+        self.sessions.close();
+        if timeout(SHUTDOWN_GRACE, self.sessions.wait()).await.is_err() {
+            tracing::warn!(left = self.sessions.len(), "streaming sessions did not end");
+        }
+    }
+
+    /// The URL at which a client can run a command, once.
+    ///
+    /// # Errors
+    /// When the request is invalid or too many wait.
+    pub fn exec_url(&self, request: ExecRequest) -> Result<String, UrlError> {
+        let ExecRequest {
+            container_id,
+            tty,
+            stdin,
+            stdout,
+            stderr,
+            ..
+        } = &request;
+        check(container_id, *tty, [*stdin, *stdout, *stderr])?;
+        self.url(Request::Exec(request))
+    }
+
+    /// The URL at which a client can attach to a container, once.
+    ///
+    /// # Errors
+    /// When the request is invalid or too many wait.
+    pub fn attach_url(&self, request: AttachRequest) -> Result<String, UrlError> {
+        let AttachRequest {
+            container_id,
+            tty,
+            stdin,
+            stdout,
+            stderr,
+        } = &request;
+        check(container_id, *tty, [*stdin, *stdout, *stderr])?;
+        self.url(Request::Attach(request))
+    }
+
+    /// The URL at which a client can forward connections to a pod, in one session. The ports
+    /// matter only to clients that do not name them themselves.
+    ///
+    /// # Errors
+    /// When the request is invalid or too many wait.
+    pub fn port_forward_url(
+        &self,
+        pod_id: impl Into<String>,
+        ports: Vec<u16>,
+    ) -> Result<String, UrlError> {
+        let pod_id = pod_id.into();
+        if pod_id.is_empty() {
+            return Err(UrlError::MissingPodId);
+        }
+        if ports.contains(&0) || ports.len() > usize::from(u8::MAX / 2) {
+            return Err(UrlError::BadPorts);
+        }
+        self.url(Request::PortForward { pod_id, ports })
+    }
+
+    fn url(&self, request: Request) -> Result<String, UrlError> {
+        let method = request.method();
+        let limit = self.config.max_pending;
+        let token = self
+            .tokens
+            .insert(request)
+            .ok_or(UrlError::TooManyPending { limit })?;
+        Ok(format!("{}/{method}/{token}", self.base))
+    }
+
+    fn start(self: Arc<Self>, stream: TcpStream, shutdown: &CancellationToken) {
+        let (place, refusal) = match self.places.clone().try_acquire_owned() {
+            Ok(place) => (Some(place), None),
+            Err(_) => match self.refusals.clone().try_acquire_owned() {
+                Ok(refusal) => (None, Some(refusal)),
+                Err(_) => return,
+            },
+        };
+        let (sessions, shutdown) = (self.sessions.clone(), shutdown.clone());
+        sessions.spawn(async move {
+            tokio::select! {
+                () = self.connection(stream, place) => {}
+                () = shutdown.cancelled() => {}
+            }
+            drop(refusal);
+        });
+    }
+
+    /// Answers one request and, where it is an upgrade, serves the session.
+    async fn connection(&self, stream: TcpStream, place: Option<OwnedSemaphorePermit>) {
+        if let Err(error) = prepare(&stream) {
+            tracing::debug!(%error, "set options of a streaming connection");
+        }
+        let plan = std::sync::Mutex::new(None);
+        let service = service_fn(|request| {
+            let response = self.answer(request, place.is_some()).map_or_else(
+                |refused| refuse(&refused),
+                |(response, agreed)| {
+                    *plan
+                        .lock()
+                        .unwrap_or_else(std::sync::PoisonError::into_inner) = Some(agreed);
+                    response
+                },
+            );
+            async { Ok::<_, std::convert::Infallible>(response) }
+        });
+        let served = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(REQUEST_TIMEOUT)
+            .keep_alive(false)
+            .max_buf_size(MAX_HEAD)
+            .serve_connection(TokioIo::new(stream), service)
+            .with_upgrades()
+            .await;
+        if let Err(error) = served {
+            tracing::debug!(%error, "streaming request");
+            return;
+        }
+        let plan = plan
+            .into_inner()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let Some((upgrade, plan)) = plan else { return };
+        match upgrade.await {
+            Ok(upgraded) => self.run(plan, split(upgraded)).await,
+            Err(error) => tracing::debug!(%error, "upgrade a streaming connection"),
+        }
+    }
+
+    fn answer(
+        &self,
+        mut request: HttpRequest<Incoming>,
+        has_place: bool,
+    ) -> Result<(Answer, (OnUpgrade, Plan)), Refused> {
+        if request.method() != Method::GET && request.method() != Method::POST {
+            return Err(Refused::new(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "only GET and POST",
+            ));
+        }
+        let not_found = || Refused::new(StatusCode::NOT_FOUND, "no such streaming request");
+        let (method, token) = request
+            .uri()
+            .path()
+            .strip_prefix(self.base_path.as_str())
+            .and_then(|path| path.strip_prefix('/'))
+            .and_then(|path| path.split_once('/'))
+            .filter(|(method, token)| self.tokens.allows(token, method))
+            .ok_or_else(not_found)?;
+        if !has_place {
+            let text = format!(
+                "{} streaming connections are open",
+                self.config.max_connections
+            );
+            return Err(Refused::new(StatusCode::SERVICE_UNAVAILABLE, text));
+        }
+        let mut response = Response::new(Full::default());
+        // The token is used by what is agreed on; a refused offer can be made again.
+        let plan = if method == "portforward" {
+            let agreed = negotiate::forward(request.headers(), &mut response)?;
+            let Some(Request::PortForward { pod_id, ports }) = self.tokens.take(token) else {
+                return Err(not_found());
+            };
+            Plan::Forward(agreed, pod_id, ports)
+        } else {
+            let agreed = negotiate::remote(request.headers(), &mut response)?;
+            match self.tokens.take(token) {
+                Some(Request::Exec(exec)) => Plan::Remote(agreed, Remote::Exec(exec)),
+                Some(Request::Attach(attach)) => Plan::Remote(agreed, Remote::Attach(attach)),
+                _ => return Err(not_found()),
+            }
+        };
+        Ok((response, (hyper::upgrade::on(&mut request), plan)))
+    }
+
+    async fn run(&self, plan: Plan, connection: Connection) {
+        let limits = Limits {
+            idle: self.config.idle_timeout,
+            creation: self.config.creation_timeout,
+        };
+        let streams = self.streams.clone();
+        match plan {
+            Plan::Remote(agreed, remote) => {
+                remote::serve(connection, agreed, remote, streams, limits).await;
+            }
+            Plan::Forward(agreed, pod_id, ports) => {
+                let target = Target { pod_id, streams };
+                forward::serve(connection, agreed, target, ports, limits).await;
+            }
+        }
+    }
+}
+
+type Answer = Response<Full<Bytes>>;
+
+/// What an upgraded connection is for.
+#[derive(Debug)]
+enum Plan {
+    Remote(negotiate::Agreed<negotiate::Version>, Remote),
+    Forward(negotiate::Agreed<()>, String, Vec<u16>),
+}
+
+fn check(container_id: &str, tty: bool, streams: [bool; 3]) -> Result<(), UrlError> {
+    let [_, _, stderr] = streams;
+    if container_id.is_empty() {
+        Err(UrlError::MissingContainerId)
+    } else if tty && stderr {
+        Err(UrlError::TtyWithStderr)
+    } else if streams == [false; 3] {
+        Err(UrlError::NoStream)
+    } else {
+        Ok(())
+    }
+}
+
+fn refuse(refused: &Refused) -> Answer {
+    let mut response = Response::new(Full::from(format!("{}\n", refused.text)));
+    refused.apply(&mut response);
+    response
+}
+
+fn prepare(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    rustix::net::sockopt::set_socket_keepalive(stream, true)?;
+    rustix::net::sockopt::set_tcp_keepidle(stream, KEEPALIVE_IDLE)?;
+    Ok(())
+}
+
+fn split(upgraded: Upgraded) -> Connection {
+    match upgraded.downcast::<TokioIo<TcpStream>>() {
+        Ok(parts) => {
+            let (reader, writer) = parts.io.into_inner().into_split();
+            let buffered = BytesMut::from(&parts.read_buf[..]);
+            Connection {
+                reader: Box::new(reader),
+                writer: Box::new(writer),
+                buffered,
+            }
+        }
+        Err(upgraded) => {
+            let (reader, writer) = tokio::io::split(TokioIo::new(upgraded));
+            let buffered = BytesMut::new();
+            Connection {
+                reader: Box::new(reader),
+                writer: Box::new(writer),
+                buffered,
+            }
+        }
+    }
+}
