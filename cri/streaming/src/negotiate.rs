@@ -59,6 +59,7 @@ impl Refused {
     pub(crate) fn apply<B>(&self, response: &mut Response<B>) {
         *response.status_mut() = self.status;
         let headers = response.headers_mut();
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
         for protocol in &self.accepted {
             headers.append(ACCEPTED_PROTOCOLS, HeaderValue::from_static(protocol));
         }

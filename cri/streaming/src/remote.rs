@@ -40,16 +40,18 @@ struct Wanted {
 }
 
 impl Wanted {
-    fn of(remote: &Remote, version: Version) -> Self {
+    fn of(remote: &Remote, agreed: Agreed<Version>) -> Self {
         let (stdin, stdout, stderr, tty) = match remote {
             Remote::Exec(exec) => (exec.stdin, exec.stdout, exec.stderr, exec.tty),
             Remote::Attach(attach) => (attach.stdin, attach.stdout, attach.stderr, attach.tty),
         };
+        // WebSocket clients have the channel in every version.
+        let can_resize = agreed.transport != Transport::Spdy || agreed.protocol >= Version::V3;
         Self {
             stdin,
             stdout,
             stderr,
-            resize: tty && version >= Version::V3,
+            resize: tty && can_resize,
         }
     }
 }
@@ -83,7 +85,7 @@ pub(crate) async fn serve(
     streams: Arc<dyn Streams>,
     limits: Limits,
 ) {
-    let wanted = Wanted::of(&remote, agreed.protocol);
+    let wanted = Wanted::of(&remote, agreed);
     let opened = match agreed.transport {
         Transport::Spdy => open_spdy(connection, wanted, limits).await,
         Transport::WebSocket(codec) => open_websocket(connection, codec, wanted, limits).await,

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::activity::Activity;
@@ -82,9 +82,19 @@ impl Session {
             let (closed, activity) = (closed.clone(), activity.clone());
             let connection = connection.writer;
             async move {
-                if let Err(error) = outgoing.run(encoder, connection, activity).await {
-                    tracing::debug!(%error, "streaming connection can't be written");
-                    closed.cancel();
+                let late = async {
+                    closed.cancelled().await;
+                    sleep(LINGER).await;
+                };
+                tokio::select! {
+                    result = outgoing.run(encoder, connection, activity) => {
+                        if let Err(error) = result {
+                            tracing::debug!(%error, "streaming connection can't be written");
+                            closed.cancel();
+                        }
+                    }
+                    // The client ended its way long ago and takes nothing more.
+                    () = late => {}
                 }
             }
         });
