@@ -1,1 +1,26 @@
-//! .
+//! Pods' networks: a built-in one, in process by netlink and nftables, and CNI plugins.
+//!
+//! [`Network`] is the entry: it attaches a pod's network namespace, tells the state of the
+//! network, and takes a pod down again by what made it.
+
+mod builtin;
+mod cni;
+mod config;
+mod ipnet;
+mod netlink;
+pub mod netns;
+mod network;
+mod types;
+mod worker;
+
+pub use builtin::ipam::AddressError;
+pub use builtin::ports::PortError;
+pub use config::{Mode, NetworkConfig};
+pub use ipnet::{IpNet, ParseIpNetError};
+pub use network::{
+    AttachError, CheckError, DetachError, GcError, Network, OpenError, SetPodCidrError,
+};
+pub use types::{
+    AttachRequest, Attachment, CheckRequest, CniAttachment, DetachRequest, DnsConfig, PortMapping,
+    Protocol, Provider, Status,
+};

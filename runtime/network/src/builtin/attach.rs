@@ -1,0 +1,511 @@
+//! One pod: in, out, and looked at.
+
+use std::net::IpAddr;
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::sync::PoisonError;
+
+use rustix::io::Errno;
+
+use super::ipam::{AddressError, gateway};
+use super::lease::{Lease, LeaseError};
+use super::ports::{self, PortError};
+use super::{Builtin, Inner, rules};
+use crate::ipnet::IpNet;
+use crate::netlink::nft::Element;
+use crate::netlink::route::{self, Mac, VethPair};
+use crate::netlink::{Batch, NetlinkError};
+use crate::types::{AttachRequest, Attachment, Provider};
+use crate::worker::{Home, VisitError, WorkerError};
+
+/// Name of the pod's interface, inside.
+const POD_LINK: &str = "eth0";
+/// Hardware address of every pod's gateway.
+const GATEWAY_MAC: Mac = [0x0a, 0x6a, 0x6f, 0x65, 0x79, 0x01];
+
+/// Why a pod could not be attached to the built-in network. Nothing is left behind.
+#[derive(Debug, thiserror::Error)]
+pub enum BuiltinAttachError {
+    /// No address.
+    #[error(transparent)]
+    Address(#[from] AddressError),
+    /// No host port.
+    #[error(transparent)]
+    Port(#[from] PortError),
+    /// The lease can't be kept.
+    #[error("keep the lease")]
+    Lease(#[source] LeaseError),
+    /// The hardware address asked for can't be used.
+    #[error("{0:?} is no hardware address of one device, such as 0a:58:0a:58:00:02")]
+    Mac(String),
+    /// The pod's namespace can't be visited.
+    #[error(transparent)]
+    Visit(#[from] VisitError),
+    /// The pair of interfaces can't be made.
+    #[error("make interface {link}")]
+    Link {
+        /// Its name on the host.
+        link: String,
+        /// The reason.
+        #[source]
+        source: NetlinkError,
+    },
+    /// The pod's end can't be set up.
+    #[error("set up {POD_LINK} in network namespace {netns}")]
+    Inside {
+        /// The namespace's file.
+        netns: PathBuf,
+        /// The reason.
+        #[source]
+        source: NetlinkError,
+    },
+    /// The host's end can't be set up.
+    #[error("set up interface {link} and its routes")]
+    Outside {
+        /// Its name.
+        link: String,
+        /// The reason.
+        #[source]
+        source: NetlinkError,
+    },
+    /// Host ports can't be put into the rules.
+    #[error("offer the host ports")]
+    Rules(#[source] NetlinkError),
+    /// No thread did it.
+    #[error(transparent)]
+    Worker(#[from] WorkerError),
+}
+
+/// Why a pod could not be detached; it can be tried again.
+#[derive(Debug, thiserror::Error)]
+pub enum BuiltinDetachError {
+    /// The host ports can't be withdrawn.
+    #[error("withdraw the host ports")]
+    Rules(#[source] NetlinkError),
+    /// The interface can't be removed.
+    #[error("remove interface {link}")]
+    Link {
+        /// Its name.
+        link: String,
+        /// The reason.
+        #[source]
+        source: NetlinkError,
+    },
+    /// The lease can't be given back.
+    #[error("give back the lease")]
+    Lease(#[source] LeaseError),
+    /// No thread did it.
+    #[error(transparent)]
+    Worker(#[from] WorkerError),
+}
+
+impl Builtin {
+    /// Attaches a pod. A second call for the same pod starts anew.
+    pub(crate) async fn attach(
+        &self,
+        request: AttachRequest,
+    ) -> Result<Attachment, BuiltinAttachError> {
+        let inner = std::sync::Arc::clone(&self.0);
+        self.0
+            .workers
+            .run(move |home| inner.attach(home, &request))
+            .await?
+    }
+
+    /// Detaches a pod. Missing is success.
+    pub(crate) async fn detach(&self, pod_id: &str) -> Result<(), BuiltinDetachError> {
+        let inner = std::sync::Arc::clone(&self.0);
+        let pod_id = pod_id.to_owned();
+        self.0
+            .workers
+            .run(move |home| inner.detach(home, &pod_id))
+            .await?
+    }
+
+    /// True if the pod has its lease and its interface on the host is there.
+    pub(crate) async fn check(&self, pod_id: &str) -> Result<bool, WorkerError> {
+        let Some(link) = self
+            .0
+            .state()
+            .leases
+            .get(pod_id)
+            .map(|lease| lease.link.clone())
+        else {
+            return Ok(false);
+        };
+        self.0
+            .workers
+            .run(move |home| {
+                let mut batch = Batch::new();
+                route::get_link(&mut batch, &link, false);
+                home.route
+                    .transact(batch)
+                    .is_ok_and(|answers| answers.reply(0).is_some())
+            })
+            .await
+    }
+}
+
+impl Inner {
+    fn attach(
+        &self,
+        home: &mut Home,
+        request: &AttachRequest,
+    ) -> Result<Attachment, BuiltinAttachError> {
+        let result = self.take_lease(request).and_then(|lease| {
+            self.connect(home, request, &lease)
+                .map(|()| self.describe(lease))
+        });
+        if result.is_err()
+            && let Err(error) = self.detach(home, &request.pod_id)
+        {
+            tracing::warn!(pod = request.pod_id, %error, "a failed attachment left something");
+        }
+        result
+    }
+
+    /// Addresses and ports, in memory and on disk.
+    fn take_lease(&self, request: &AttachRequest) -> Result<Lease, BuiltinAttachError> {
+        let pod_id = &request.pod_id;
+        let mac = request.mac.as_deref().map(parse_mac).transpose()?;
+        let mut lease = Lease::new(pod_id, &request.pod_uid, link_name(pod_id));
+        lease.ports = request
+            .port_mappings
+            .iter()
+            .filter(|port| port.host_port != 0)
+            .cloned()
+            .collect();
+        lease.fixed = !request.ips.is_empty() || mac.is_some();
+        {
+            let mut state = self.state();
+            let before = state.leases.remove(pod_id);
+            if let Some(old) = &before {
+                state.addresses.give_back(pod_id, &old.ips);
+                state.ports.give_back(pod_id, &old.ports);
+            }
+            drop(state.held.remove(pod_id));
+            let again = before.map(|old| old.ips).filter(|_| request.ips.is_empty());
+            lease.ips = state
+                .addresses
+                .take(pod_id, &again.unwrap_or_else(|| request.ips.clone()))?;
+            // The lease stands from here on, so that whatever fails later gives all of it back.
+            let ports = state.ports.take(pod_id, &lease.ports);
+            lease.mac = format_mac(mac.unwrap_or_else(|| mac_of(&lease.ips)));
+            let mut kept = lease.clone();
+            if ports.is_err() {
+                kept.ports.clear();
+            }
+            state.leases.insert(pod_id.clone(), kept);
+            ports?;
+        }
+        if self.config.host_ports_bind && !lease.ports.is_empty() {
+            let held = ports::hold(&lease.ports)?;
+            self.state().held.insert(pod_id.clone(), held);
+        }
+        self.store
+            .write(&lease)
+            .map_err(BuiltinAttachError::Lease)?;
+        Ok(lease)
+    }
+
+    fn connect(
+        &self,
+        home: &mut Home,
+        request: &AttachRequest,
+        lease: &Lease,
+    ) -> Result<(), BuiltinAttachError> {
+        let (netns, mut inside) = home.route_socket_in(&request.netns)?;
+        let mac = parse_mac(&lease.mac)?;
+        let mtu = self.state().mtu;
+        let pair = VethPair {
+            host_name: &lease.link,
+            host_mac: GATEWAY_MAC,
+            pod_name: POD_LINK,
+            pod_mac: mac,
+            pod_netns: netns.as_fd(),
+            mtu,
+        };
+        let failed = |source| BuiltinAttachError::Link {
+            link: lease.link.clone(),
+            source,
+        };
+        let index = make_pair(home, &pair).map_err(failed)?;
+        let gateways = self.gateways_of(&lease.ips);
+        set_up_inside(&mut inside, &lease.ips, &gateways).map_err(|source| {
+            BuiltinAttachError::Inside {
+                netns: request.netns.clone(),
+                source,
+            }
+        })?;
+        let mut batch = Batch::new();
+        let settings = [
+            (route::DEVCONF_FORWARDING, 1),
+            (route::DEVCONF_RP_FILTER, 1),
+            (
+                route::DEVCONF_ROUTE_LOCALNET,
+                u32::from(!lease.ports.is_empty()),
+            ),
+        ];
+        route::set_inet_conf(&mut batch, index, &settings);
+        for (ip, gateway) in lease.ips.iter().zip(&gateways) {
+            route::add_host_route(&mut batch, index, *ip, *gateway);
+            route::add_neighbour(&mut batch, index, *ip, mac);
+        }
+        let outside = home
+            .route
+            .transact(batch)
+            .and_then(|answers| answers.check(|_, _| false));
+        outside.map_err(|source| BuiltinAttachError::Outside {
+            link: lease.link.clone(),
+            source,
+        })?;
+        self.offer_ports(home, lease)
+    }
+
+    fn offer_ports(&self, home: &mut Home, lease: &Lease) -> Result<(), BuiltinAttachError> {
+        let elements = rules::elements(&lease.ips, &lease.ports);
+        if elements.is_empty() {
+            return Ok(());
+        }
+        let added = {
+            let _rules = self.rules.lock().unwrap_or_else(PoisonError::into_inner);
+            home.netfilter
+                .transact(rules::add(&elements))
+                .and_then(|answers| answers.check(|_, _| false))
+        };
+        match added {
+            Ok(_) => Ok(()),
+            // The table was removed by others just now; making it anew brings the ports along.
+            Err(NetlinkError::Refused {
+                source: Errno::NOENT,
+                ..
+            }) => match self.rebuild_rules(home) {
+                Err(super::HostError::Rules(source)) => Err(BuiltinAttachError::Rules(source)),
+                _ => Ok(()),
+            },
+            Err(source) => Err(BuiltinAttachError::Rules(source)),
+        }
+    }
+
+    /// Takes everything away, the lease last: an address is free only when nothing has it.
+    pub(super) fn detach(&self, home: &mut Home, pod_id: &str) -> Result<(), BuiltinDetachError> {
+        let Some(lease) = self.state().leases.get(pod_id).cloned() else {
+            return Ok(());
+        };
+        self.withdraw_ports(home, &lease)
+            .map_err(BuiltinDetachError::Rules)?;
+        let mut batch = Batch::new();
+        route::delete_link(&mut batch, &lease.link);
+        home.route
+            .transact(batch)
+            .and_then(|answers| answers.check(|_, errno| errno == Errno::NODEV))
+            .map_err(|source| BuiltinDetachError::Link {
+                link: lease.link.clone(),
+                source,
+            })?;
+        self.store
+            .remove(pod_id)
+            .map_err(BuiltinDetachError::Lease)?;
+        let mut state = self.state();
+        state.leases.remove(pod_id);
+        state.addresses.give_back(pod_id, &lease.ips);
+        state.ports.give_back(pod_id, &lease.ports);
+        drop(state.held.remove(pod_id));
+        Ok(())
+    }
+
+    fn withdraw_ports(&self, home: &mut Home, lease: &Lease) -> Result<(), NetlinkError> {
+        let elements = rules::elements(&lease.ips, &lease.ports);
+        if elements.is_empty() {
+            return Ok(());
+        }
+        let _rules = self.rules.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(lease) = self.state().leases.get_mut(&lease.pod_id) {
+            // A rebuild from now on leaves them out; the claim stays until all is done.
+            lease.withdrawn = true;
+        }
+        let missing = |_: usize, errno| errno == Errno::NOENT;
+        let together = home.netfilter.transact(rules::delete(&elements))?;
+        if together.refusals.is_empty() {
+            return Ok(());
+        }
+        // One that is missing already fails all: each on its own then.
+        for element in &elements {
+            let one: &[Element] = std::slice::from_ref(element);
+            home.netfilter
+                .transact(rules::delete(one))?
+                .check(missing)?;
+        }
+        Ok(())
+    }
+
+    /// For each address, the node's own address in its range.
+    fn gateways_of(&self, ips: &[IpAddr]) -> Vec<Option<IpAddr>> {
+        let ranges = self.state().addresses.ranges();
+        let of = |ip: &IpAddr| {
+            let same = |range: &&IpNet| range.is_ipv6() == ip.is_ipv6();
+            let within = ranges.iter().find(|range| range.contains(*ip));
+            within
+                .or_else(|| ranges.iter().find(same))
+                .and_then(|range| gateway(*range))
+        };
+        ips.iter().map(of).collect()
+    }
+
+    fn describe(&self, lease: Lease) -> Attachment {
+        Attachment {
+            provider: Provider::Builtin,
+            interface: POD_LINK.to_owned(),
+            host_interface: Some(lease.link),
+            gateways: self.gateways_of(&lease.ips).into_iter().flatten().collect(),
+            ips: lease.ips,
+            mac: Some(lease.mac),
+            port_mappings: lease.ports,
+            cni: Vec::new(),
+        }
+    }
+}
+
+/// Makes the pair and returns the index of its end on the host. One left by an attempt that was
+/// cut off is replaced.
+fn make_pair(home: &mut Home, pair: &VethPair<'_>) -> Result<u32, NetlinkError> {
+    let attempt = |home: &mut Home| {
+        let mut batch = Batch::new();
+        route::add_veth(&mut batch, pair);
+        route::get_link(&mut batch, pair.host_name, false);
+        home.route.transact(batch)?.check(|index, _| index != 0)
+    };
+    let answers = match attempt(home) {
+        Err(error) if error.errno() == Some(Errno::EXIST) => {
+            let mut batch = Batch::new();
+            route::delete_link(&mut batch, pair.host_name);
+            home.route.transact(batch)?;
+            attempt(home)?
+        }
+        other => other?,
+    };
+    let index = answers.reply(1).and_then(route::link_index);
+    index.ok_or(NetlinkError::Incomplete { got: 1, want: 2 })
+}
+
+fn set_up_inside(
+    socket: &mut crate::netlink::Socket,
+    ips: &[IpAddr],
+    gateways: &[Option<IpAddr>],
+) -> Result<(), NetlinkError> {
+    let mut batch = Batch::new();
+    route::get_link(&mut batch, POD_LINK, false);
+    let answers = socket.transact(batch)?.check(|_, _| false)?;
+    let index = answers.reply(0).and_then(route::link_index);
+    let index = index.ok_or(NetlinkError::Incomplete { got: 0, want: 1 })?;
+    let mut batch = Batch::new();
+    route::set_up(&mut batch, route::LOOPBACK);
+    route::set_up(&mut batch, index);
+    for ip in ips {
+        route::add_address(&mut batch, index, *ip);
+    }
+    for gateway in gateways.iter().flatten() {
+        route::add_neighbour(&mut batch, index, *gateway, GATEWAY_MAC);
+        route::add_default_route(&mut batch, index, *gateway);
+    }
+    socket.transact(batch)?.check(|_, _| false).map(drop)
+}
+
+/// Name of a pod's interface on the host: 48 bits of a hash of its id.
+fn link_name(pod_id: &str) -> String {
+    let hash = pod_id
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        });
+    format!(
+        "{}{:012x}",
+        rules::LINK_PREFIX,
+        (hash ^ (hash >> 16)) & 0xffff_ffff_ffff
+    )
+}
+
+/// True for names [`link_name`] makes.
+pub(super) fn is_pod_link(name: &str) -> bool {
+    name.strip_prefix(rules::LINK_PREFIX)
+        .is_some_and(|rest| rest.len() == 12 && rest.bytes().all(|b| b.is_ascii_hexdigit()))
+}
+
+/// A hardware address that follows from the pod's first address.
+fn mac_of(ips: &[IpAddr]) -> Mac {
+    let mut mac = [0x0a, 0x58, 0, 0, 0, 0];
+    let tail = match ips.first() {
+        Some(IpAddr::V4(v4)) => v4.octets(),
+        Some(IpAddr::V6(v6)) => {
+            let octets = v6.octets();
+            [octets[12], octets[13], octets[14], octets[15]]
+        }
+        None => [0; 4],
+    };
+    mac[2..].copy_from_slice(&tail);
+    mac
+}
+
+fn format_mac(mac: Mac) -> String {
+    mac.map(|byte| format!("{byte:02x}")).join(":")
+}
+
+fn parse_mac(text: &str) -> Result<Mac, BuiltinAttachError> {
+    let hex = |byte: u8| byte.is_ascii_hexdigit();
+    let parse = || {
+        let mut mac = Mac::default();
+        let mut parts = text.split([':', '-']);
+        for byte in &mut mac {
+            let part = parts
+                .next()
+                .filter(|part| part.len() == 2 && part.bytes().all(hex))?;
+            *byte = u8::from_str_radix(part, 16).ok()?;
+        }
+        let unicast = mac[0] & 1 == 0 && mac != Mac::default();
+        (parts.next().is_none() && unicast).then_some(mac)
+    };
+    parse().ok_or_else(|| BuiltinAttachError::Mac(text.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn link_names_fit_and_are_told_apart() {
+        let (a, b) = (link_name("pod-a"), link_name("pod-b"));
+        assert_ne!(a, b);
+        assert!(a.len() < libc::IFNAMSIZ);
+        assert!(is_pod_link(&a));
+        assert!(!is_pod_link("jybridge"));
+        assert!(!is_pod_link("joey0"));
+    }
+
+    #[test]
+    fn hardware_addresses_are_checked() {
+        assert_eq!(
+            parse_mac("0a:58:0A:58:00:02").unwrap(),
+            [10, 0x58, 10, 0x58, 0, 2]
+        );
+        assert_eq!(format_mac([10, 0x58, 10, 0x58, 0, 2]), "0a:58:0a:58:00:02");
+        for bad in [
+            "",
+            "0a:58",
+            "0a:58:0a:58:00:02:03",
+            "01:00:5e:00:00:01",
+            "+a:58:0a:58:00:02",
+            "00:00:00:00:00:00",
+            "zz:58:0a:58:00:02",
+        ] {
+            assert!(parse_mac(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_hardware_address_follows_the_address() {
+        assert_eq!(
+            mac_of(&["10.88.0.2".parse().unwrap()]),
+            [10, 0x58, 10, 88, 0, 2]
+        );
+    }
+}

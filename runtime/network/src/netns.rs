@@ -1,0 +1,242 @@
+//! Network namespaces as files.
+
+use std::fs::{self, File};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::io::Errno;
+use rustix::mount::{MountPropagationFlags, UnmountFlags};
+use rustix::thread::{LinkNameSpaceType, UnshareFlags};
+use serde::{Deserialize, Serialize};
+
+use crate::netlink::{NetlinkError, Socket, route};
+use crate::worker::VisitError;
+
+/// Why a network namespace could not be pinned, unpinned, made or read.
+#[derive(Debug, thiserror::Error)]
+pub enum NetnsError {
+    /// A file operation failed.
+    #[error("{action} {path}")]
+    File {
+        /// What was tried.
+        action: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// The reason.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A system call failed.
+    #[error("{action} network namespace {path}")]
+    Call {
+        /// What was tried.
+        action: &'static str,
+        /// The namespace's file.
+        path: PathBuf,
+        /// The reason.
+        #[source]
+        source: Errno,
+    },
+    /// The helper thread failed.
+    #[error("make network namespace {path}: its thread died")]
+    Thread {
+        /// The namespace's file.
+        path: PathBuf,
+    },
+    /// Its interfaces can't be read.
+    #[error("read the interfaces of network namespace {path}")]
+    Netlink {
+        /// The namespace's file.
+        path: PathBuf,
+        /// The reason.
+        #[source]
+        source: NetlinkError,
+    },
+    /// It can't be visited.
+    #[error(transparent)]
+    Visit(#[from] VisitError),
+}
+
+/// Keeps the network namespace behind `fd` alive at `path` by a bind mount. The file is made; one
+/// that is there already must not be a mount.
+pub fn pin(fd: BorrowedFd<'_>, path: &Path) -> Result<(), NetnsError> {
+    let file = |action| {
+        move |source| NetnsError::File {
+            action,
+            path: path.to_owned(),
+            source,
+        }
+    };
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder).map_err(file("make the folder of"))?;
+    }
+    File::create(path).map_err(file("create"))?;
+    let source = format!("/proc/self/fd/{}", fd.as_raw_fd());
+    if let Err(source) = rustix::mount::mount_bind(source.as_str(), path) {
+        drop(fs::remove_file(path));
+        return Err(NetnsError::Call {
+            action: "pin",
+            path: path.to_owned(),
+            source,
+        });
+    }
+    // A shared mount would be copied into every mount namespace and stay pinned there.
+    if let Err(source) = rustix::mount::mount_change(path, MountPropagationFlags::PRIVATE) {
+        tracing::debug!(path = %path.display(), %source, "pinned namespace stays shared");
+    }
+    Ok(())
+}
+
+/// Lets a pinned network namespace go. Missing is success; what is not mounted is only removed.
+pub fn unpin(path: &Path) -> Result<(), NetnsError> {
+    loop {
+        match rustix::mount::unmount(path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
+            Ok(()) => {}
+            Err(Errno::INVAL | Errno::NOENT) => break,
+            Err(source) => {
+                return Err(NetnsError::Call {
+                    action: "unpin",
+                    path: path.to_owned(),
+                    source,
+                });
+            }
+        }
+    }
+    match fs::remove_file(path) {
+        Err(source) if source.kind() != std::io::ErrorKind::NotFound => Err(NetnsError::File {
+            action: "remove",
+            path: path.to_owned(),
+            source,
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// Makes a network namespace, its loopback interface up, and pins it at `path`.
+pub fn make(path: &Path) -> Result<(), NetnsError> {
+    let call = |action| {
+        move |source| NetnsError::Call {
+            action,
+            path: path.to_owned(),
+            source,
+        }
+    };
+    let inside = || {
+        // SAFETY: only the network namespace is unshared; descriptors stay shared.
+        unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET) }.map_err(call("make"))?;
+        let namespace =
+            File::open("/proc/thread-self/ns/net").map_err(|source| NetnsError::File {
+                action: "open the new namespace for",
+                path: path.to_owned(),
+                source,
+            })?;
+        loopback_up(path)?;
+        pin(namespace.as_fd(), path)
+    };
+    // The thread ends in the new namespace and is never used for anything else.
+    std::thread::scope(|scope| scope.spawn(inside).join()).unwrap_or_else(|_| {
+        Err(NetnsError::Thread {
+            path: path.to_owned(),
+        })
+    })
+}
+
+fn loopback_up(path: &Path) -> Result<(), NetnsError> {
+    let up = || {
+        let mut batch = crate::netlink::Batch::new();
+        route::set_up(&mut batch, route::LOOPBACK);
+        Socket::route()?.transact(batch)?.check(|_, _| false)
+    };
+    match up() {
+        Ok(_) => Ok(()),
+        Err(source) => Err(NetnsError::Netlink {
+            path: path.to_owned(),
+            source,
+        }),
+    }
+}
+
+/// Counters of one interface.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct InterfaceStats {
+    /// Its name.
+    pub name: String,
+    /// Bytes received.
+    pub rx_bytes: u64,
+    /// Packets received.
+    pub rx_packets: u64,
+    /// Packets not received because of errors.
+    pub rx_errors: u64,
+    /// Packets received and dropped.
+    pub rx_dropped: u64,
+    /// Bytes sent.
+    pub tx_bytes: u64,
+    /// Packets sent.
+    pub tx_packets: u64,
+    /// Packets not sent because of errors.
+    pub tx_errors: u64,
+    /// Packets dropped before they were sent.
+    pub tx_dropped: u64,
+}
+
+impl InterfaceStats {
+    fn new(link: route::Link) -> Self {
+        let at = |index: usize| link.stats.get(index).copied().unwrap_or_default();
+        Self {
+            rx_packets: at(0),
+            tx_packets: at(1),
+            rx_bytes: at(2),
+            tx_bytes: at(3),
+            rx_errors: at(4),
+            tx_errors: at(5),
+            rx_dropped: at(6),
+            tx_dropped: at(7),
+            name: link.name,
+        }
+    }
+}
+
+/// Counters of all interfaces but loopback in the namespace at `path`. Blocks for some ten
+/// microseconds; the calling thread visits the namespace.
+pub fn interface_stats(path: &Path) -> Result<Vec<InterfaceStats>, NetnsError> {
+    let mut socket = socket_in(path)?;
+    let links = route::links(&mut socket, true).map_err(|source| NetnsError::Netlink {
+        path: path.to_owned(),
+        source,
+    })?;
+    let counted = links
+        .into_iter()
+        .filter(|link| link.index != route::LOOPBACK);
+    Ok(counted.map(InterfaceStats::new).collect())
+}
+
+fn socket_in(path: &Path) -> Result<Socket, NetnsError> {
+    let kind = Some(LinkNameSpaceType::Network);
+    let call = |action| {
+        move |source| NetnsError::Call {
+            action,
+            path: path.to_owned(),
+            source,
+        }
+    };
+    let open = |file: &Path| {
+        File::open(file).map_err(|source| NetnsError::File {
+            action: "open",
+            path: file.to_owned(),
+            source,
+        })
+    };
+    let target = open(path)?;
+    let home = open(Path::new("/proc/thread-self/ns/net"))?;
+    rustix::thread::move_into_link_name_space(target.as_fd(), kind).map_err(call("enter"))?;
+    let socket = Socket::route();
+    // A thread left in the wrong namespace would do others' work there: better no thread at all.
+    if let Err(source) = rustix::thread::move_into_link_name_space(home.as_fd(), kind) {
+        tracing::error!(%source, "can't return to the host's network namespace");
+        std::process::abort();
+    }
+    socket.map_err(|source| NetnsError::Netlink {
+        path: path.to_owned(),
+        source,
+    })
+}
