@@ -50,7 +50,7 @@ impl Keeper {
             if watched.readable().await.is_ok() {
                 let id = WaitId::PidFd(watched.get_ref().as_fd());
                 // Nothing is to be learned from its status.
-                drop(rustix::process::waitid(id, WaitIdOptions::EXITED));
+                rustix::process::waitid(id, WaitIdOptions::EXITED).ok();
             }
         });
         Ok(())
@@ -86,7 +86,7 @@ impl Keeper {
             return;
         };
         if start_ticks(self.pid) == Some(self.start_ticks) {
-            drop(rustix::process::pidfd_send_signal(&pidfd, Signal::KILL));
+            rustix::process::pidfd_send_signal(&pidfd, Signal::KILL).ok();
         }
     }
 }
