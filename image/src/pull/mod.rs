@@ -1,0 +1,293 @@
+//! Pulling an image.
+//!
+//! A pull is a task of its own: a caller who goes away leaves it running, and the image is there
+//! when it asks again. Pulls that need the same layer wait for the first to get it.
+
+mod layer;
+mod progress;
+mod resolve;
+mod stream;
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use joey_p2p::{BlobSource, FetchError, FetchErrorKind};
+use tokio::task::JoinSet;
+
+pub use layer::LayerError;
+pub use progress::{ProgressEvent, ProgressSink};
+
+use crate::auth::Credentials;
+use crate::digest::Digest;
+use crate::image::Image;
+use crate::manifest::{self, ManifestError};
+use crate::reference::{Reference, ReferenceError, Target};
+use crate::registry::RegistryError;
+use crate::store::commit::{self, CommitError, NewImage};
+use crate::store::core::Core;
+use crate::store::objects::{Key, Pins};
+use layer::{Job, Outcome};
+use progress::Progress;
+use resolve::Resolved;
+
+/// How long the layers of a pull that broke off are kept for its repetition.
+const KEEP_AFTER_FAILURE: Duration = Duration::from_secs(600);
+
+/// What to pull, and as whom.
+#[derive(Clone, Default)]
+pub struct PullRequest {
+    /// The image, in any form of reference.
+    pub reference: String,
+    /// The caller's credentials; `None` pulls anonymously.
+    pub auth: Option<Credentials>,
+    /// Hears how the pull goes.
+    pub progress: Option<Arc<dyn ProgressSink>>,
+}
+
+impl fmt::Debug for PullRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PullRequest")
+            .field("reference", &self.reference)
+            .field("auth", &self.auth)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why an image could not be pulled.
+#[derive(Debug, thiserror::Error)]
+pub enum PullError {
+    /// The name is no reference.
+    #[error(transparent)]
+    Reference(#[from] ReferenceError),
+    /// The registry, its configuration, or the caller's rights there.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    /// The image is malformed, or nothing for this machine.
+    #[error("cannot use {reference}")]
+    Manifest {
+        /// The image.
+        reference: String,
+        /// Why not.
+        #[source]
+        source: ManifestError,
+    },
+    /// The config could not be fetched.
+    #[error("cannot fetch the config {digest}")]
+    Config {
+        /// Its digest.
+        digest: Digest,
+        /// Why not.
+        #[source]
+        source: FetchError,
+    },
+    /// A layer could not be had.
+    #[error("cannot get layer {digest}")]
+    Layer {
+        /// Digest of its blob.
+        digest: Digest,
+        /// Why not.
+        #[source]
+        source: LayerError,
+    },
+    /// The image could not be recorded.
+    #[error(transparent)]
+    Commit(#[from] CommitError),
+    /// The pull's task ended by a bug, or the daemon is going down.
+    #[error("the pull was broken off")]
+    Aborted,
+}
+
+/// What an error of a pull means to its caller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PullErrorKind {
+    /// The request itself is wrong.
+    InvalidRequest,
+    /// There is no such image.
+    NotFound,
+    /// The credentials do not suffice.
+    Denied,
+    /// The registry wants fewer requests.
+    RateLimited,
+    /// The registry cannot be reached.
+    Unavailable,
+    /// The disk is full.
+    NoSpace,
+    /// The image cannot be used here.
+    UnusableImage,
+    /// Anything else.
+    Other,
+}
+
+impl PullError {
+    /// What it means to the caller.
+    #[must_use]
+    pub fn kind(&self) -> PullErrorKind {
+        match self {
+            Self::Reference(_) | Self::Registry(RegistryError::Credentials(_)) => {
+                PullErrorKind::InvalidRequest
+            }
+            Self::Registry(RegistryError::NotFound { .. }) => PullErrorKind::NotFound,
+            Self::Registry(RegistryError::Denied { .. }) => PullErrorKind::Denied,
+            Self::Registry(RegistryError::RateLimited { .. }) => PullErrorKind::RateLimited,
+            Self::Registry(RegistryError::Unavailable { .. }) => PullErrorKind::Unavailable,
+            Self::Manifest { .. } => PullErrorKind::UnusableImage,
+            Self::Layer { source, .. } if source.is_no_space() => PullErrorKind::NoSpace,
+            Self::Commit(error) if error.is_no_space() => PullErrorKind::NoSpace,
+            Self::Config { source, .. }
+            | Self::Layer {
+                source: LayerError::Fetch(source),
+                ..
+            } => fetch_kind(source),
+            Self::Registry(_) | Self::Layer { .. } | Self::Commit(_) | Self::Aborted => {
+                PullErrorKind::Other
+            }
+        }
+    }
+
+    fn is_from_outside(&self) -> bool {
+        match self {
+            Self::Registry(_) | Self::Config { .. } => true,
+            Self::Layer { source, .. } => source.is_from_outside(),
+            _ => false,
+        }
+    }
+}
+
+fn fetch_kind(error: &FetchError) -> PullErrorKind {
+    match error.kind {
+        FetchErrorKind::NotFound => PullErrorKind::NotFound,
+        FetchErrorKind::Denied => PullErrorKind::Denied,
+        FetchErrorKind::RateLimited { .. } => PullErrorKind::RateLimited,
+        FetchErrorKind::Interrupted | FetchErrorKind::Stalled => PullErrorKind::Unavailable,
+        FetchErrorKind::Invalid => PullErrorKind::Other,
+    }
+}
+
+/// Pulls an image; the body of a pull's task.
+pub(crate) async fn run(core: Arc<Core>, request: PullRequest) -> Result<Arc<Image>, PullError> {
+    let reference: Reference = request.reference.parse()?;
+    let progress = Progress(request.progress);
+    let session = {
+        let (core, reference) = (Arc::clone(&core), reference.clone());
+        tokio::task::spawn_blocking(move || {
+            core.registries.session(&reference, request.auth.as_ref())
+        })
+        .await
+        .map_err(|_| PullError::Aborted)??
+    };
+    let session = Arc::new(session);
+    let resolved = resolve::resolve(&core, &session, &reference).await?;
+    progress.event(&ProgressEvent::Resolved {
+        digest: resolved.top,
+        layers: resolved
+            .manifest
+            .layers
+            .iter()
+            .map(|layer| (layer.digest, layer.size))
+            .collect(),
+    });
+    let jobs = jobs(&resolved);
+    let chain: Vec<Digest> = jobs.iter().map(|job| job.chain_id).collect();
+    let keys = chain.iter().copied().map(Key::Layer);
+    let blobs = resolved.blobs.iter().map(|(digest, _)| Key::Blob(*digest));
+    let pins = core.objects.pin(keys.chain(blobs));
+    if let Err(error) = layers(&core, session, jobs, &progress).await {
+        if error.is_from_outside() {
+            keep_for_retry(pins);
+        }
+        return Err(error);
+    }
+    progress.event(&ProgressEvent::Committing);
+    let new = NewImage {
+        id: resolved.id,
+        artifact: !resolved.manifest.is_image,
+        config: resolved.config,
+        blobs: resolved.blobs,
+        layers: chain,
+        tag: match reference.target() {
+            Target::Tag(_) => Some(reference.to_string()),
+            Target::Digest(_) => None,
+        },
+        digest: reference.with_digest(resolved.top).to_string(),
+    };
+    Ok(commit::commit(&core, new, pins).await?)
+}
+
+fn keep_for_retry(pins: Pins) {
+    tokio::spawn(async move {
+        tokio::time::sleep(KEEP_AFTER_FAILURE).await;
+        drop(pins);
+    });
+}
+
+fn jobs(resolved: &Resolved) -> Vec<Job> {
+    let layers = &resolved.manifest.layers;
+    let image = resolved.manifest.is_image;
+    let chain = if image {
+        manifest::chain_ids(&resolved.config.diff_ids)
+    } else {
+        // An artifact has no digests of its tars; its blobs' stand in for them, marked so that they
+        // never meet those of images.
+        let marked: Vec<Digest> = layers
+            .iter()
+            .map(|layer| Digest::of(format!("artifact {}", layer.digest).as_bytes()))
+            .collect();
+        manifest::chain_ids(&marked)
+    };
+    layers
+        .iter()
+        .zip(chain)
+        .enumerate()
+        .map(|(index, (layer, chain_id))| Job {
+            chain_id,
+            blob: layer.digest,
+            size: layer.size,
+            diff_id: if image {
+                resolved.config.diff_ids.get(index).copied()
+            } else {
+                None
+            },
+        })
+        .collect()
+}
+
+/// Gets all layers, the largest first, and puts them in place from the lowest up.
+async fn layers(
+    core: &Arc<Core>,
+    source: Arc<dyn BlobSource>,
+    jobs: Vec<Job>,
+    progress: &Progress,
+) -> Result<(), PullError> {
+    let mut order: Vec<usize> = (0..jobs.len()).collect();
+    order.sort_by_key(|index| std::cmp::Reverse(jobs[*index].size));
+    let mut tasks = JoinSet::new();
+    for index in order {
+        let (core, source) = (Arc::clone(core), Arc::clone(&source));
+        let (job, progress) = (jobs[index].clone(), progress.clone());
+        tasks.spawn(async move { (index, layer::obtain(core, source, job, progress).await) });
+    }
+    let mut waiting: Vec<Option<Outcome>> = jobs.iter().map(|_| None).collect();
+    let mut landed = 0;
+    // Topmost first, as overlayfs wants them.
+    let mut lowers: Vec<PathBuf> = Vec::with_capacity(jobs.len());
+    while let Some(done) = tasks.join_next().await {
+        let (index, outcome) = done.map_err(|_| PullError::Aborted)?;
+        let failed = |index: usize, source| PullError::Layer {
+            digest: jobs[index].blob,
+            source,
+        };
+        waiting[index] = Some(outcome.map_err(|error| failed(index, error))?);
+        while let Some(outcome) = waiting.get_mut(landed).and_then(Option::take) {
+            if let Outcome::Staged(staged) = outcome {
+                let land = staged.land(lowers.clone());
+                land.await.map_err(|error| failed(landed, error))?;
+            }
+            let folder = core.layout.layer(&jobs[landed].chain_id);
+            lowers.insert(0, core.format.lower(&folder));
+            landed += 1;
+        }
+    }
+    Ok(())
+}

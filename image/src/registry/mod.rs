@@ -1,0 +1,392 @@
+//! The registry client: OCI distribution-spec v1.1 and Docker's registry API V2, reading only.
+
+mod challenge;
+mod clients;
+mod error;
+mod hosts;
+mod token;
+mod transport;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::StreamExt as _;
+use joey_p2p::{BlobRange, BlobSource, ByteStream, FetchError, FetchErrorKind};
+use reqwest::header::{CONTENT_RANGE, CONTENT_TYPE, HeaderMap, HeaderValue, RANGE};
+use reqwest::{Method, Response, StatusCode};
+use tokio::time::timeout;
+
+pub use error::{Failures, RegistryError};
+pub use hosts::HostsError;
+
+use crate::auth::{Credentials, Secret};
+use crate::digest::Digest;
+use crate::manifest;
+use crate::reference::{Reference, Target};
+use error::{FailureKind, HostFailure};
+use token::Authorizer;
+use transport::{Endpoint, Limits};
+
+const DIGEST_HEADER: &str = "docker-content-digest";
+
+/// All registries; what is shared between pulls.
+#[derive(Debug)]
+pub(crate) struct Registries {
+    config_dirs: Vec<PathBuf>,
+    clients: clients::Clients,
+    limits: Limits,
+}
+
+/// One repository, with one caller's credentials, for the time of one pull.
+#[derive(Debug)]
+pub(crate) struct Session {
+    reference: Reference,
+    hosts: Vec<Arc<Host>>,
+    limits: Limits,
+}
+
+#[derive(Debug)]
+struct Host {
+    endpoint: Endpoint,
+    pull: bool,
+    resolve: bool,
+    /// How often it failed in this session; hosts with fewer failures are asked first.
+    failures: AtomicU32,
+}
+
+/// A manifest or index as the registry gave it.
+#[derive(Debug, Clone)]
+pub(crate) struct Fetched {
+    pub digest: Digest,
+    pub media_type: String,
+    pub bytes: Bytes,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Capability {
+    Resolve,
+    Pull,
+}
+
+impl Registries {
+    pub fn new(config_dirs: Vec<PathBuf>, progress_timeout: Duration) -> Self {
+        Self {
+            config_dirs,
+            clients: clients::Clients::default(),
+            limits: Limits {
+                progress: progress_timeout,
+            },
+        }
+    }
+
+    /// Prepares to ask for one repository. Reads files: not for async code.
+    pub fn session(
+        &self,
+        reference: &Reference,
+        credentials: Option<&Credentials>,
+    ) -> Result<Session, RegistryError> {
+        let registry = reference.host();
+        let mut hosts = Vec::new();
+        for config in hosts::hosts_for(&self.config_dirs, registry)? {
+            let client = self.clients.get(&config)?;
+            let name = match (config.base.host_str(), config.base.port()) {
+                (Some(host), Some(port)) => format!("{host}:{port}"),
+                (host, _) => host.unwrap_or_default().to_owned(),
+            };
+            let own = name == registry
+                || (registry == "docker.io" && name == "registry-1.docker.io")
+                || registry.strip_suffix(":443") == Some(&name)
+                || registry.strip_suffix(":80") == Some(&name);
+            let secret = match credentials {
+                Some(credentials) => credentials.secret_for(if own { registry } else { &name })?,
+                None => Secret::Anonymous,
+            };
+            hosts.push(Arc::new(Host {
+                endpoint: Endpoint {
+                    base: config.base,
+                    client,
+                    headers: config.headers,
+                    authorizer: Authorizer::new(secret, reference.path()),
+                    namespace: (!own).then(|| registry.to_owned()),
+                },
+                pull: config.pull,
+                resolve: config.resolve,
+                failures: AtomicU32::new(0),
+            }));
+        }
+        Ok(Session {
+            reference: reference.clone(),
+            hosts,
+            limits: self.limits.clone(),
+        })
+    }
+}
+
+impl Session {
+    fn hosts(&self, capability: Capability) -> Vec<Arc<Host>> {
+        let mut hosts: Vec<_> = self
+            .hosts
+            .iter()
+            .filter(|host| match capability {
+                Capability::Resolve => host.resolve,
+                Capability::Pull => host.pull,
+            })
+            .cloned()
+            .collect();
+        hosts.sort_by_key(|host| host.failures.load(Ordering::Relaxed));
+        hosts
+    }
+
+    /// Asks the registry which manifest the reference means, with the caller's credentials. `None`:
+    /// the registry would only say so together with the manifest itself.
+    pub async fn head(&self) -> Result<Option<Digest>, RegistryError> {
+        let (path, capability) = self.manifest_path(self.reference.target());
+        let mut failures = Failures::default();
+        for host in self.hosts(capability) {
+            let answer = host
+                .endpoint
+                .request(Method::HEAD, &path, accept(), &self.limits)
+                .await;
+            match answer {
+                Ok(response) => return Ok(digest_of(&response)),
+                Err(failure) if failure.status == Some(StatusCode::METHOD_NOT_ALLOWED) => {
+                    return Ok(None);
+                }
+                Err(failure) => host.failed(failure, &mut failures),
+            }
+        }
+        Err(failures.into_error(format!("resolve {}", self.reference)))
+    }
+
+    /// Fetches the manifest or index that the reference means.
+    pub async fn resolve(&self) -> Result<Fetched, RegistryError> {
+        self.manifest(self.reference.target()).await
+    }
+
+    /// Fetches a manifest or index of the repository.
+    pub async fn manifest(&self, target: &Target) -> Result<Fetched, RegistryError> {
+        let (path, capability) = self.manifest_path(target);
+        let mut failures = Failures::default();
+        for host in self.hosts(capability) {
+            match self.manifest_at(&host.endpoint, &path, target).await {
+                Ok(fetched) => return Ok(fetched),
+                Err(failure) => host.failed(failure, &mut failures),
+            }
+        }
+        Err(failures.into_error(format!("fetch the manifest of {}", self.reference)))
+    }
+
+    fn manifest_path(&self, target: &Target) -> (String, Capability) {
+        let path = self.reference.path();
+        match target {
+            Target::Tag(tag) => (format!("{path}/manifests/{tag}"), Capability::Resolve),
+            // What a digest means needs no trust in the host.
+            Target::Digest(digest) => (format!("{path}/manifests/{digest}"), Capability::Pull),
+        }
+    }
+
+    async fn manifest_at(
+        &self,
+        endpoint: &Endpoint,
+        path: &str,
+        target: &Target,
+    ) -> Result<Fetched, HostFailure> {
+        let response = endpoint
+            .request(Method::GET, path, accept(), &self.limits)
+            .await?;
+        let promised = digest_of(&response);
+        let media_type = response
+            .headers()
+            .get(CONTENT_TYPE)
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or_default()
+            .to_owned();
+        let name = endpoint.name();
+        let bytes =
+            transport::read_body(&name, response, manifest::MAX_MANIFEST, &self.limits).await?;
+        let digest = Digest::of(&bytes);
+        let wanted = match target {
+            Target::Digest(digest) => Some(*digest),
+            Target::Tag(_) => promised,
+        };
+        if wanted.is_some_and(|wanted| wanted != digest) {
+            return Err(HostFailure::new(
+                name,
+                FailureKind::Invalid,
+                "the manifest does not have the digest asked for",
+            ));
+        }
+        Ok(Fetched {
+            digest,
+            media_type,
+            bytes,
+        })
+    }
+
+    async fn blob_at(&self, host: &Arc<Host>, blob: &BlobRange) -> Result<ByteStream, HostFailure> {
+        let path = format!("{}/blobs/{}", self.reference.path(), blob.digest);
+        let mut headers = HeaderMap::new();
+        if !blob.is_whole() {
+            let last = blob.range.end.saturating_sub(1);
+            let range = format!("bytes={}-{last}", blob.range.start);
+            if let Ok(value) = HeaderValue::from_str(&range) {
+                headers.insert(RANGE, value);
+            }
+        }
+        let response = host
+            .endpoint
+            .request(Method::GET, &path, headers, &self.limits)
+            .await?;
+        let skip = check_range(&host.endpoint.name(), &response, blob)?;
+        Ok(body_stream(
+            Arc::clone(host),
+            response,
+            blob,
+            skip,
+            self.limits.progress,
+        ))
+    }
+}
+
+impl Host {
+    fn failed(&self, failure: HostFailure, failures: &mut Failures) {
+        if matches!(failure.kind, FailureKind::Down | FailureKind::Stalled) {
+            self.failures.fetch_add(1, Ordering::Relaxed);
+        }
+        failures.push(failure);
+    }
+}
+
+#[async_trait]
+impl BlobSource for Session {
+    async fn fetch(&self, blob: &BlobRange) -> Result<ByteStream, FetchError> {
+        let mut failures = Failures::default();
+        for host in self.hosts(Capability::Pull) {
+            match self.blob_at(&host, blob).await {
+                Ok(stream) => return Ok(stream),
+                Err(failure) => host.failed(failure, &mut failures),
+            }
+        }
+        Err(failures.into_fetch_error(&blob.digest))
+    }
+}
+
+fn accept() -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    headers.insert(
+        reqwest::header::ACCEPT,
+        HeaderValue::from_static(manifest::ACCEPT),
+    );
+    headers
+}
+
+fn digest_of(response: &Response) -> Option<Digest> {
+    response
+        .headers()
+        .get(DIGEST_HEADER)?
+        .to_str()
+        .ok()?
+        .parse()
+        .ok()
+}
+
+/// Checks that the answer is the range asked for; returns how many bytes to drop at its start, for
+/// hosts that ignore ranges.
+fn check_range(host: &str, response: &Response, blob: &BlobRange) -> Result<u64, HostFailure> {
+    let invalid = |message: String| HostFailure::new(host, FailureKind::Invalid, message);
+    if response.status() == StatusCode::PARTIAL_CONTENT {
+        let got = response
+            .headers()
+            .get(CONTENT_RANGE)
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or_default();
+        let start = got
+            .strip_prefix("bytes ")
+            .and_then(|rest| rest.split('-').next())
+            .and_then(|start| start.parse::<u64>().ok());
+        return if start == Some(blob.range.start) {
+            Ok(0)
+        } else {
+            Err(invalid(format!(
+                "asked for bytes from {} on, got {got:?}",
+                blob.range.start
+            )))
+        };
+    }
+    match response.content_length() {
+        Some(length) if length != blob.size => Err(invalid(format!(
+            "blob {} has {length} bytes, its descriptor says {}",
+            blob.digest, blob.size
+        ))),
+        _ => Ok(blob.range.start),
+    }
+}
+
+struct Body {
+    host: Arc<Host>,
+    response: Response,
+    skip: u64,
+    left: u64,
+    progress: Duration,
+}
+
+/// The body as a stream of no more bytes than asked for, that fails when none come for too long.
+fn body_stream(
+    host: Arc<Host>,
+    response: Response,
+    blob: &BlobRange,
+    skip: u64,
+    progress: Duration,
+) -> ByteStream {
+    let body = Body {
+        host,
+        response,
+        skip,
+        left: blob.range.end - blob.range.start,
+        progress,
+    };
+    futures::stream::try_unfold(body, |mut body| async move {
+        Ok(body.next().await?.map(|chunk| (chunk, body)))
+    })
+    .boxed()
+}
+
+impl Body {
+    async fn next(&mut self) -> Result<Option<Bytes>, FetchError> {
+        let failed = |kind, message: String| {
+            self.host.failures.fetch_add(1, Ordering::Relaxed);
+            FetchError::new(kind, format!("{}: {message}", self.host.endpoint.name()))
+        };
+        while self.left > 0 {
+            let mut chunk = match timeout(self.progress, self.response.chunk()).await {
+                Err(_) => {
+                    let message = format!("no byte for {} s", self.progress.as_secs());
+                    return Err(failed(FetchErrorKind::Stalled, message));
+                }
+                Ok(Err(error)) => {
+                    let failure = HostFailure::transport("", error);
+                    return Err(failed(FetchErrorKind::Interrupted, failure.message));
+                }
+                Ok(Ok(None)) => {
+                    let message = format!("the transfer ended {} bytes early", self.left);
+                    return Err(failed(FetchErrorKind::Interrupted, message));
+                }
+                Ok(Ok(Some(chunk))) => chunk,
+            };
+            let drop = usize::try_from(self.skip).map_or(chunk.len(), |s| s.min(chunk.len()));
+            self.skip -= drop as u64;
+            bytes::Buf::advance(&mut chunk, drop);
+            if chunk.is_empty() {
+                continue;
+            }
+            chunk.truncate(usize::try_from(self.left).unwrap_or(usize::MAX));
+            self.left -= chunk.len() as u64;
+            return Ok(Some(chunk));
+        }
+        Ok(None)
+    }
+}

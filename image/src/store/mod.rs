@@ -1,0 +1,426 @@
+//! The images of this node.
+
+pub(crate) mod catalog;
+pub(crate) mod commit;
+pub(crate) mod core;
+pub(crate) mod layout;
+pub(crate) mod objects;
+mod open;
+mod reaper;
+pub(crate) mod record;
+
+use std::collections::HashSet;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::task::JoinHandle;
+
+pub use catalog::AmbiguousName;
+pub use commit::CommitError;
+pub use open::OpenError;
+pub use reaper::GcReport;
+
+use crate::digest::Digest;
+use crate::image::{Image, LayerLease};
+use crate::pull::{self, PullError, PullRequest};
+use crate::unpack::UnpackLimits;
+use catalog::Hold;
+use core::Core;
+use layout::Durability;
+use objects::{Key, Pins};
+use record::HoldRecord;
+
+/// How a store works.
+#[derive(Debug, Clone)]
+pub struct ImageConfig {
+    /// Folder of the store; made when missing.
+    pub root: PathBuf,
+    /// Folders of `<host>/hosts.toml` files (`certs.d`); the first that knows a host counts.
+    pub config_dirs: Vec<PathBuf>,
+    /// Layers fetched and unpacked at a time, by all pulls together.
+    pub max_concurrent_downloads: usize,
+    /// A transfer without a byte for this long is broken off and resumed.
+    pub progress_timeout: Duration,
+    /// Images that garbage collectors must keep: references, or prefixes that end in `*`.
+    pub pinned: Vec<String>,
+    /// Bounds of one layer.
+    pub limits: UnpackLimits,
+}
+
+impl ImageConfig {
+    /// The defaults, in `root`.
+    #[must_use]
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self {
+            root: root.into(),
+            config_dirs: Vec::new(),
+            max_concurrent_downloads: 4,
+            progress_timeout: Duration::from_secs(60),
+            pinned: Vec::new(),
+            limits: UnpackLimits::default(),
+        }
+    }
+}
+
+/// An image could not be removed.
+#[derive(Debug, thiserror::Error)]
+pub enum RemoveError {
+    /// The name could mean several images.
+    #[error(transparent)]
+    Ambiguous(#[from] AmbiguousName),
+    /// Its record could not be deleted.
+    #[error("cannot delete the record {path}")]
+    Record {
+        /// The record.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// The task ended by a bug, or the daemon is going down.
+    #[error("the removal was broken off")]
+    Aborted,
+}
+
+/// Layers could not be leased or held.
+#[derive(Debug, thiserror::Error)]
+pub enum LeaseError {
+    /// The image was removed meanwhile, or never was here.
+    #[error("image {0} is not here")]
+    Gone(String),
+    /// Nobody of that name holds an image.
+    #[error("{0} holds no image")]
+    NotHeld(String),
+    /// An owner's name becomes a file name.
+    #[error("malformed owner name {0:?}")]
+    Owner(String),
+    /// The hold could not be written down.
+    #[error("cannot record that {owner} holds an image")]
+    Record {
+        /// The owner.
+        owner: String,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// An image could not be pinned or unpinned.
+#[derive(Debug, thiserror::Error)]
+pub enum PinError {
+    /// There is no such image.
+    #[error("image {0} is not here")]
+    NotFound(String),
+    /// The name could mean several images.
+    #[error(transparent)]
+    Ambiguous(#[from] AmbiguousName),
+    /// Its record could not be written.
+    #[error(transparent)]
+    Record(#[from] CommitError),
+}
+
+/// What images take on disk.
+#[derive(Debug, Clone)]
+pub struct FsInfo {
+    /// A folder on the file system that holds them.
+    pub mountpoint: PathBuf,
+    /// Bytes of all images, and of removed ones until their files are gone.
+    pub used_bytes: u64,
+    /// Inodes of the same.
+    pub inodes_used: u64,
+    /// When this was true.
+    pub timestamp: SystemTime,
+}
+
+/// The images of this node: pulled, kept, lent to containers, removed.
+#[derive(Debug)]
+pub struct ImageStore {
+    core: Arc<Core>,
+    reaper: JoinHandle<()>,
+}
+
+impl Drop for ImageStore {
+    fn drop(&mut self) {
+        self.reaper.abort();
+    }
+}
+
+pub(crate) fn check_owner(owner: &str) -> Result<(), LeaseError> {
+    let fine = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-');
+    if owner.is_empty() || owner.len() > 200 || owner.starts_with('.') || !owner.bytes().all(fine) {
+        return Err(LeaseError::Owner(owner.to_owned()));
+    }
+    Ok(())
+}
+
+impl ImageStore {
+    /// Opens a store and reads its records. Blocks for some file reads; must be called within a
+    /// tokio runtime. Leftovers stay until [`gc`](Self::gc).
+    ///
+    /// # Errors
+    ///
+    /// When the folders cannot be made or read, or another process has the store open. A bad record
+    /// is no error: it is quarantined.
+    pub fn open(config: ImageConfig) -> Result<Arc<Self>, OpenError> {
+        let core = Arc::new(open::open(config)?);
+        let reaper = reaper::run(Arc::downgrade(&core), Arc::clone(&core.objects));
+        Ok(Arc::new(Self {
+            core,
+            reaper: tokio::spawn(reaper),
+        }))
+    }
+
+    /// Pulls an image. The registry is asked with the caller's credentials also when the image is
+    /// here already. Dropping the future does not stop the pull.
+    ///
+    /// # Errors
+    ///
+    /// See [`PullError`]; nothing of a failed pull is visible.
+    pub async fn pull(&self, request: PullRequest) -> Result<Arc<Image>, PullError> {
+        tokio::spawn(pull::run(Arc::clone(&self.core), request))
+            .await
+            .map_err(|_| PullError::Aborted)?
+    }
+
+    /// All images, in the order of their IDs.
+    #[must_use]
+    pub fn list(&self) -> Vec<Arc<Image>> {
+        let catalog = self.core.catalog.lock();
+        catalog.images().map(|e| Arc::clone(&e.image)).collect()
+    }
+
+    /// Finds an image by ID (with or without `sha256:`), unambiguous ID prefix of at least 8
+    /// digits, tag or digest reference. An ambiguous prefix finds nothing.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<Arc<Image>> {
+        let catalog = self.core.catalog.lock();
+        let found = catalog.find(name).ok().flatten();
+        found.map(|entry| Arc::clone(&entry.image))
+    }
+
+    /// Removes an image with all its names. An absent image is success. Files are deleted in the
+    /// background, those of layers in use when their last user is gone.
+    ///
+    /// # Errors
+    ///
+    /// See [`RemoveError`].
+    pub async fn remove(&self, name: &str) -> Result<(), RemoveError> {
+        let (core, name) = (Arc::clone(&self.core), name.to_owned());
+        tokio::spawn(async move { remove(&core, &name).await })
+            .await
+            .map_err(|_| RemoveError::Aborted)?
+    }
+
+    /// Marks an image to be kept by garbage collectors, or not; the configuration's pins stay.
+    ///
+    /// # Errors
+    ///
+    /// See [`PinError`].
+    pub async fn set_pinned(&self, name: &str, pinned: bool) -> Result<(), PinError> {
+        let _guard = self.core.records.lock().await;
+        let (mut record, config) = {
+            let catalog = self.core.catalog.lock();
+            let entry = catalog
+                .find(name)?
+                .ok_or_else(|| PinError::NotFound(name.to_owned()))?;
+            (entry.record.clone(), Arc::clone(&entry.config))
+        };
+        if record.pinned != pinned {
+            record.pinned = pinned;
+            commit::write_record(&self.core, &record).await?;
+            commit::enter(&self.core, record, config);
+        }
+        Ok(())
+    }
+
+    /// Keeps an image's layers while the lease lives.
+    ///
+    /// # Errors
+    ///
+    /// When the image has been removed and its layers are gone.
+    pub fn lease(&self, image: &Image) -> Result<LayerLease, LeaseError> {
+        self.lease_layers(&image.layers)
+            .ok_or_else(|| LeaseError::Gone(image.id.clone()))
+    }
+
+    /// The same for the image that `owner` holds, which may have been removed.
+    ///
+    /// # Errors
+    ///
+    /// When `owner` holds nothing, or the layers are damaged.
+    pub fn lease_held(&self, owner: &str) -> Result<LayerLease, LeaseError> {
+        let held = {
+            let catalog = self.core.catalog.lock();
+            let hold = catalog.holds.get(owner);
+            hold.map(|hold| (hold.record.layers.clone(), hold.record.image))
+        };
+        let (layers, image) = held.ok_or_else(|| LeaseError::NotHeld(owner.to_owned()))?;
+        self.lease_layers(&layers)
+            .ok_or_else(|| LeaseError::Gone(image.to_string()))
+    }
+
+    fn lease_layers(&self, layers: &[Digest]) -> Option<LayerLease> {
+        let core = &self.core;
+        let (pins, complete) = self.pin_layers(layers);
+        if !complete {
+            return None;
+        }
+        let mut lowers: Vec<PathBuf> = layers
+            .iter()
+            .rev()
+            .map(|chain_id| core.format.lower(&core.layout.layer(chain_id)))
+            .collect();
+        if lowers.is_empty() {
+            lowers.push(core.layout.empty());
+        }
+        Some(LayerLease {
+            lowers,
+            _pins: pins,
+        })
+    }
+
+    /// Pins layers; tells whether all of them are on disk.
+    fn pin_layers(&self, layers: &[Digest]) -> (Pins, bool) {
+        let keys = || layers.iter().copied().map(Key::Layer);
+        let pins = self.core.objects.pin(keys());
+        let complete = keys().all(|key| self.core.objects.present(key).is_some());
+        (pins, complete)
+    }
+
+    /// Keeps an image's layers for `owner` (a container's ID) until [`release`](Self::release),
+    /// across restarts of the daemon too. Writes one small file, not flushed. An owner holds one
+    /// image: holding the same again changes nothing, holding another replaces it.
+    ///
+    /// # Errors
+    ///
+    /// See [`LeaseError`].
+    pub fn hold(&self, owner: &str, image_id: &str) -> Result<(), LeaseError> {
+        check_owner(owner)?;
+        let gone = || LeaseError::Gone(image_id.to_owned());
+        let (id, layers) = {
+            let catalog = self.core.catalog.lock();
+            let held = catalog.holds.get(owner).map(|hold| hold.record.image);
+            if held.is_some_and(|held| held.to_string() == image_id) {
+                return Ok(());
+            }
+            let entry = catalog.find(image_id).ok().flatten().ok_or_else(gone)?;
+            (entry.record.id, entry.record.layers.clone())
+        };
+        let (pins, complete) = self.pin_layers(&layers);
+        if !complete {
+            return Err(gone());
+        }
+        let record = HoldRecord {
+            version: record::VERSION,
+            owner: owner.to_owned(),
+            image: id,
+            layers,
+        };
+        record::encode(&record)
+            .and_then(|text| {
+                layout::replace(&self.core.layout.hold(owner), &text, Durability::Lazy)
+            })
+            .map_err(|source| LeaseError::Record {
+                owner: owner.to_owned(),
+                source,
+            })?;
+        let hold = Hold {
+            record,
+            _pins: pins,
+        };
+        let replaced = self
+            .core
+            .catalog
+            .lock()
+            .holds
+            .insert(owner.to_owned(), hold);
+        drop(replaced);
+        Ok(())
+    }
+
+    /// Ends what [`hold`](Self::hold) began; without a hold nothing happens.
+    pub fn release(&self, owner: &str) {
+        let held = self.core.catalog.lock().holds.remove(owner);
+        if held.is_none() {
+            return;
+        }
+        let path = self.core.layout.hold(owner);
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                // At the next start the owner is unknown and the hold is dropped.
+                tracing::warn!(path = %path.display(), %error, "cannot delete a hold");
+            }
+            _ => {}
+        }
+    }
+
+    /// Releases the holds of all owners but these: at the daemon's start, what died half made.
+    pub fn retain_holds(&self, owners: &HashSet<String>) {
+        let orphans: Vec<String> = {
+            let catalog = self.core.catalog.lock();
+            let all = catalog.holds.keys();
+            all.filter(|owner| !owners.contains(*owner))
+                .cloned()
+                .collect()
+        };
+        for owner in orphans {
+            tracing::info!(owner, "releasing the image of an unknown owner");
+            self.release(&owner);
+        }
+    }
+
+    /// What the store takes on disk. Cheap.
+    #[must_use]
+    pub fn fs_info(&self) -> FsInfo {
+        let usage = self.core.objects.usage();
+        FsInfo {
+            mountpoint: self.core.layout.root.clone(),
+            used_bytes: usage.bytes,
+            inodes_used: usage.inodes,
+            timestamp: SystemTime::now(),
+        }
+    }
+
+    /// Deletes what an earlier process left: unfinished layers, the trash, layers and blobs of no
+    /// image. For the daemon's start, once the holds are right. Deletion goes on in the background.
+    ///
+    /// # Errors
+    ///
+    /// When the folders cannot be read.
+    pub async fn gc(&self) -> io::Result<GcReport> {
+        let core = Arc::clone(&self.core);
+        self.core.blocking(move || reaper::sweep(&core)).await
+    }
+
+    /// An image's config as the registry gave it (of an artifact: its manifest).
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be read.
+    pub async fn config_json(&self, image: &Image) -> io::Result<Vec<u8>> {
+        let path = self.core.layout.blob(&image.digest);
+        self.core.blocking(move || std::fs::read(path)).await
+    }
+}
+
+async fn remove(core: &Arc<Core>, name: &str) -> Result<(), RemoveError> {
+    let _guard = core.records.lock().await;
+    let Some(id) = core.catalog.lock().find(name)?.map(|entry| entry.record.id) else {
+        return Ok(());
+    };
+    let path = core.layout.image(&id);
+    let target = path.clone();
+    let deleted = core.blocking(move || match std::fs::remove_file(&target) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        done => done,
+    });
+    deleted
+        .await
+        .map_err(|source| RemoveError::Record { path, source })?;
+    let removed = core.catalog.lock().remove(&id);
+    // Outside the lock: its pins may be the last.
+    drop(removed);
+    Ok(())
+}

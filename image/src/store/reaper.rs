@@ -1,0 +1,131 @@
+//! Deleting what nobody needs, in the background.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Weak};
+
+use super::core::Core;
+use super::layout;
+use super::objects::{Key, Objects, Usage};
+use crate::digest::Digest;
+
+/// What [`crate::ImageStore::gc`] found to delete.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct GcReport {
+    /// Layers that belong to no image.
+    pub layers: usize,
+    /// Blobs that belong to no image.
+    pub blobs: usize,
+    /// Unfinished layers of processes that are gone.
+    pub stages: usize,
+}
+
+/// Deletes whatever loses its last pin, for as long as the store is open.
+pub(super) async fn run(core: Weak<Core>, objects: Arc<Objects>) {
+    loop {
+        objects.wake.notified().await;
+        let Some(core) = core.upgrade() else { return };
+        reap(&core).await;
+    }
+}
+
+/// Moves unneeded objects to the trash, then empties the trash.
+async fn reap(core: &Arc<Core>) {
+    let unpinned = core.objects.unpinned();
+    let mut usage = Usage::default();
+    if !unpinned.is_empty() {
+        // A removed record must not come back by a power cut and find its layers gone.
+        let images = core.layout.images();
+        if let Err(error) = core.blocking(move || layout::sync_folder(&images)).await {
+            tracing::warn!(%error, "cannot flush the removal of images; deleting nothing for now");
+            return;
+        }
+    }
+    for key in unpinned {
+        // Whoever has the lock is making the object, so needs it.
+        let Some(_lock) = core.objects.try_lock(key) else {
+            continue;
+        };
+        let Some(freed) = core.objects.forget_unpinned(key) else {
+            continue;
+        };
+        let path = match key {
+            Key::Layer(chain_id) => core.layout.layer(&chain_id),
+            Key::Blob(digest) => core.layout.blob(&digest),
+        };
+        let discarding = Arc::clone(core);
+        let shown = path.clone();
+        let moved = core
+            .blocking(move || discarding.layout.discard(&path))
+            .await;
+        if let Err(error) = moved {
+            tracing::warn!(path = %shown.display(), %error, "cannot delete");
+        }
+        usage.bytes += freed.bytes;
+        usage.inodes += freed.inodes;
+    }
+    let emptying = Arc::clone(core);
+    let emptied = core.blocking(move || {
+        empty_trash(&emptying);
+        Ok(())
+    });
+    if let Err(error) = emptied.await {
+        tracing::warn!(%error, "emptying the trash ended unexpectedly");
+    }
+    core.objects.freed(usage);
+}
+
+fn empty_trash(core: &Core) {
+    let entries = match layout::entries(&core.layout.trash()) {
+        Ok(entries) => entries,
+        Err(error) => {
+            tracing::warn!(%error, "cannot read the trash");
+            return;
+        }
+    };
+    for path in entries {
+        let removed = match std::fs::symlink_metadata(&path) {
+            Ok(metadata) if metadata.is_dir() => std::fs::remove_dir_all(&path),
+            Ok(_) => std::fs::remove_file(&path),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = removed {
+            tracing::warn!(path = %path.display(), %error, "cannot delete");
+        }
+    }
+}
+
+/// Finds what no image, hold or pull knows of and moves it to the trash. Blocks.
+pub(super) fn sweep(core: &Core) -> std::io::Result<GcReport> {
+    let mut report = GcReport::default();
+    for folder in core.layout.abandoned_stages()? {
+        core.layout.discard(&folder)?;
+        report.stages += 1;
+    }
+    for path in layout::entries(&core.layout.layers())? {
+        report.layers += usize::from(sweep_one(core, path, Key::Layer)?);
+    }
+    for path in layout::entries(&core.layout.blobs())? {
+        report.blobs += usize::from(sweep_one(core, path, Key::Blob)?);
+    }
+    core.objects.wake.notify_one();
+    Ok(report)
+}
+
+fn sweep_one(core: &Core, path: PathBuf, key: fn(Digest) -> Key) -> std::io::Result<bool> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    if let Ok(digest) = Digest::from_hex(&name) {
+        let Some(_lock) = core.objects.try_lock(key(digest)) else {
+            return Ok(false);
+        };
+        if core.objects.knows(key(digest)) {
+            return Ok(false);
+        }
+        core.layout.discard(&path)?;
+    } else if layout::is_temporary(&path) {
+        // A pull may be writing it.
+        return Ok(false);
+    } else {
+        core.layout.discard(&path)?;
+    }
+    Ok(true)
+}

@@ -1,0 +1,462 @@
+//! Applying tar entries to a folder.
+
+use std::collections::BTreeSet;
+use std::io::{BufReader, Read};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::rc::Rc;
+
+use rustix::fs::{
+    self, AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags,
+};
+use rustix::io::Errno;
+use tar::EntryType;
+
+use super::tar_reader::{Entry, TarReader};
+use super::tree::{self, Tree};
+use super::{UnpackError, UnpackLimits, Unpacked};
+
+const WHITEOUT: &[u8] = b".wh.";
+const OPAQUE: &[u8] = b".wh..wh..opq";
+/// Book-keeping names of AUFS, which mean nothing here.
+const AUFS: &[u8] = b".wh..wh.";
+pub(super) const OPAQUE_XATTR: &str = "trusted.overlay.opaque";
+const COPY_BUFFER: usize = 256 << 10;
+const READ_BUFFER: usize = 64 << 10;
+/// Files are counted in whole blocks of this size.
+const BLOCK: u64 = 4096;
+
+/// Writes one layer.
+pub(super) struct Applier {
+    tree: Tree,
+    buffer: Vec<u8>,
+    bytes: u64,
+    inodes: u64,
+    implied: Vec<Vec<u8>>,
+    /// Of `implied`, those that got no entry of their own since.
+    still_implied: BTreeSet<Vec<u8>>,
+    /// Set at the end: making entries changes the times of folders.
+    folder_times: Vec<(Vec<u8>, Timespec)>,
+}
+
+type Step = Result<(), (&'static str, Errno)>;
+
+fn step<T>(action: &'static str, result: Result<T, Errno>) -> Result<T, (&'static str, Errno)> {
+    result.map_err(|errno| (action, errno))
+}
+
+impl Applier {
+    pub fn new(root: &Path) -> Result<Self, UnpackError> {
+        let tree = Tree::open(root).map_err(|source| UnpackError::Entry {
+            action: "open",
+            path: "/".to_owned(),
+            source,
+        })?;
+        Ok(Self {
+            tree,
+            buffer: vec![0; COPY_BUFFER],
+            bytes: BLOCK,
+            inodes: 1,
+            implied: Vec::new(),
+            still_implied: BTreeSet::new(),
+            folder_times: Vec::new(),
+        })
+    }
+
+    pub fn run(mut self, tar: impl Read, limits: &UnpackLimits) -> Result<Unpacked, UnpackError> {
+        let mut reader = TarReader::new(BufReader::with_capacity(READ_BUFFER, tar), limits);
+        while let Some(entry) = reader.next()? {
+            self.entry(&entry, &mut reader)?;
+        }
+        self.set_folder_times()?;
+        let Self {
+            implied,
+            still_implied,
+            ..
+        } = self;
+        Ok(Unpacked {
+            bytes: self.bytes,
+            inodes: self.inodes,
+            implied: implied
+                .into_iter()
+                .filter(|path| still_implied.contains(path))
+                .collect(),
+        })
+    }
+
+    fn entry<R: Read>(
+        &mut self,
+        entry: &Entry,
+        reader: &mut TarReader<R>,
+    ) -> Result<(), UnpackError> {
+        let shown = || {
+            String::from_utf8_lossy(&entry.path)
+                .chars()
+                .take(512)
+                .collect()
+        };
+        let path = tree::clean(&entry.path).ok_or_else(|| {
+            let shown: String = shown();
+            UnpackError::Malformed(format!("the path {shown:?} is too long or has a NUL"))
+        })?;
+        let failed = |(action, source)| UnpackError::Entry {
+            action,
+            path: shown(),
+            source,
+        };
+        if path.is_empty() {
+            if entry.kind == EntryType::Directory {
+                let root = self.tree.root();
+                self.folder_metadata(&root, b"", entry).map_err(failed)?;
+            }
+            return Ok(());
+        }
+        let (parent_path, name) = tree::split(&path);
+        let parent = self.parent(parent_path).map_err(failed)?;
+        if let Some(hidden) = name.strip_prefix(WHITEOUT) {
+            return self.whiteout(&parent, name, hidden).map_err(failed);
+        }
+        match entry.kind {
+            EntryType::Directory => self.folder(&parent, name, &path, entry).map_err(failed),
+            EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
+                let file = self.create(&parent, name).map_err(failed)?;
+                self.copy(&file, entry, reader, &failed)?;
+                finish_file(&file, entry).map_err(failed)
+            }
+            EntryType::Link => self.hard_link(&parent, name, entry).map_err(failed),
+            EntryType::Symlink | EntryType::Char | EntryType::Block | EntryType::Fifo => {
+                self.special(&parent, name, entry).map_err(failed)
+            }
+            other => Err(UnpackError::Malformed(format!(
+                "{:?} has the unknown type {:?}",
+                shown() as String,
+                char::from(other.as_byte())
+            ))),
+        }
+    }
+
+    fn parent(&mut self, path: &[u8]) -> Result<Rc<OwnedFd>, (&'static str, Errno)> {
+        let (implied, still) = (&mut self.implied, &mut self.still_implied);
+        let mut made = 0;
+        let folder = self.tree.folder_or_make(path, |path| {
+            made += 1;
+            implied.push(path.to_vec());
+            still.insert(path.to_vec());
+        });
+        self.inodes += made;
+        self.bytes += made * BLOCK;
+        step("open the folder of", folder)
+    }
+
+    fn whiteout(&mut self, parent: &OwnedFd, name: &[u8], hidden: &[u8]) -> Step {
+        if name == OPAQUE {
+            return step("make opaque the folder of", make_opaque(parent));
+        }
+        if name.starts_with(AUFS) {
+            return Ok(());
+        }
+        if matches!(hidden, b"" | b"." | b"..") {
+            return Err(("apply the whiteout", Errno::INVAL));
+        }
+        match make_whiteout(parent, hidden) {
+            // A whiteout hides what is below, not what this layer has itself: of a folder that is
+            // in both, only this layer's part stays.
+            Err(Errno::EXIST) => {
+                let stat = step(
+                    "look at",
+                    fs::statat(parent, hidden, AtFlags::SYMLINK_NOFOLLOW),
+                )?;
+                if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+                    let folder = step("open", open_folder(parent, hidden))?;
+                    step("make opaque", make_opaque(&folder))?;
+                }
+                Ok(())
+            }
+            made => {
+                self.inodes += 1;
+                step("apply the whiteout", made)
+            }
+        }
+    }
+
+    fn folder(&mut self, parent: &OwnedFd, name: &[u8], path: &[u8], entry: &Entry) -> Step {
+        let mode = Mode::from_raw_mode(0o700);
+        let mut hides = false;
+        match fs::mkdirat(parent, name, mode) {
+            Ok(()) => {
+                self.inodes += 1;
+                self.bytes += BLOCK;
+            }
+            Err(Errno::EXIST) => {
+                let stat = step(
+                    "look at",
+                    fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW),
+                )?;
+                if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
+                    hides = is_whiteout(&stat);
+                    step("replace", self.tree.remove(parent, name))?;
+                    step("make", fs::mkdirat(parent, name, mode))?;
+                    self.bytes += BLOCK;
+                }
+            }
+            Err(errno) => return Err(("make", errno)),
+        }
+        let folder = Rc::new(step("open", open_folder(parent, name))?);
+        if hides {
+            step("make opaque", make_opaque(&folder))?;
+        }
+        self.still_implied.remove(path);
+        self.tree.remember(path, &folder);
+        self.folder_metadata(&folder, path, entry)
+    }
+
+    fn folder_metadata(&mut self, folder: &OwnedFd, path: &[u8], entry: &Entry) -> Step {
+        step(
+            "set the owner of",
+            fs::fchown(folder, Some(uid(entry)), Some(gid(entry))),
+        )?;
+        step("set the mode of", fs::fchmod(folder, mode(entry)))?;
+        for (name, value) in usable_xattrs(entry, true) {
+            step("set an xattr of", set_xattr(folder, name, value))?;
+        }
+        self.folder_times.push((path.to_vec(), entry.mtime));
+        Ok(())
+    }
+
+    /// Makes a new empty file in place of whatever has the name.
+    fn create(&mut self, parent: &OwnedFd, name: &[u8]) -> Result<OwnedFd, (&'static str, Errno)> {
+        let flags =
+            OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let open = || fs::openat(parent, name, flags, Mode::from_raw_mode(0o600));
+        let file = match open() {
+            Err(Errno::EXIST) => {
+                step("replace", self.tree.remove(parent, name))?;
+                step("create", open())?
+            }
+            opened => {
+                self.inodes += 1;
+                step("create", opened)?
+            }
+        };
+        Ok(file)
+    }
+
+    fn copy<R: Read>(
+        &mut self,
+        file: &OwnedFd,
+        entry: &Entry,
+        reader: &mut TarReader<R>,
+        failed: &impl Fn((&'static str, Errno)) -> UnpackError,
+    ) -> Result<(), UnpackError> {
+        let write_failed = |errno| failed(("write", errno));
+        let mut end = 0;
+        for (offset, length) in &entry.parts {
+            let mut at = *offset;
+            end = offset + length;
+            while at < end {
+                let want = usize::try_from(end - at)
+                    .map_or(self.buffer.len(), |left| left.min(self.buffer.len()));
+                let got = reader.read_data(&mut self.buffer[..want])?;
+                let mut data = &self.buffer[..got];
+                while !data.is_empty() {
+                    let written = match rustix::io::pwrite(file, data, at) {
+                        Err(Errno::INTR) => continue,
+                        written => written.map_err(write_failed)?,
+                    };
+                    data = &data[written..];
+                    at += written as u64;
+                }
+            }
+            self.bytes += length.next_multiple_of(BLOCK);
+        }
+        if entry.size > end {
+            fs::ftruncate(file, entry.size).map_err(write_failed)?;
+        }
+        Ok(())
+    }
+
+    fn hard_link(&mut self, parent: &OwnedFd, name: &[u8], entry: &Entry) -> Step {
+        let target = tree::clean(&entry.link)
+            .filter(|target| !target.is_empty())
+            .ok_or(("link", Errno::INVAL))?;
+        let (folder_path, target_name) = tree::split(&target);
+        let folder = step("find the target of", self.tree.folder(folder_path))?;
+        let link = || fs::linkat(&*folder, target_name, parent, name, AtFlags::empty());
+        match link() {
+            Err(Errno::EXIST) => {
+                if same_file(&folder, target_name, parent, name) {
+                    return Ok(());
+                }
+                step("replace", self.tree.remove(parent, name))?;
+                step("link", link())
+            }
+            done => step("link", done),
+        }
+    }
+
+    fn special(&mut self, parent: &OwnedFd, name: &[u8], entry: &Entry) -> Step {
+        let make = || match entry.kind {
+            EntryType::Symlink => {
+                if entry.link.is_empty() || entry.link.len() > tree::MAX_PATH {
+                    return Err(Errno::INVAL);
+                }
+                fs::symlinkat(entry.link.as_slice(), parent, name)
+            }
+            kind => {
+                let (file_type, device) = match kind {
+                    EntryType::Char => (FileType::CharacterDevice, entry.device),
+                    EntryType::Block => (FileType::BlockDevice, entry.device),
+                    _ => (FileType::Fifo, (0, 0)),
+                };
+                let device = fs::makedev(device.0, device.1);
+                fs::mknodat(parent, name, file_type, Mode::from_raw_mode(0o600), device)
+            }
+        };
+        match make() {
+            Err(Errno::EXIST) => {
+                step("replace", self.tree.remove(parent, name))?;
+                step("create", make())?;
+            }
+            made => {
+                step("create", made)?;
+                self.inodes += 1;
+            }
+        }
+        let nofollow = AtFlags::SYMLINK_NOFOLLOW;
+        step(
+            "set the owner of",
+            fs::chownat(parent, name, Some(uid(entry)), Some(gid(entry)), nofollow),
+        )?;
+        if entry.kind != EntryType::Symlink {
+            // Just made and no link, so nothing is followed.
+            step(
+                "set the mode of",
+                fs::chmodat(parent, name, mode(entry), AtFlags::empty()),
+            )?;
+        }
+        for (xattr, value) in usable_xattrs(entry, false) {
+            let path = tree::proc_path(parent.as_fd(), name);
+            let set = fs::lsetxattr(path, xattr, value, XattrFlags::empty());
+            step("set an xattr of", tolerate_unsupported(set))?;
+        }
+        step(
+            "set the time of",
+            fs::utimensat(parent, name, &times(entry.mtime), nofollow),
+        )
+    }
+
+    fn set_folder_times(&mut self) -> Result<(), UnpackError> {
+        for (path, mtime) in std::mem::take(&mut self.folder_times).into_iter().rev() {
+            let folder = if path.is_empty() {
+                Ok(self.tree.root())
+            } else {
+                let (parent, name) = tree::split(&path);
+                self.tree
+                    .folder(parent)
+                    .and_then(|parent| open_folder(&parent, name).map(Rc::new))
+            };
+            let set = match folder {
+                Ok(folder) => fs::futimens(&*folder, &times(mtime)),
+                // A later entry took the folder's place.
+                Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(()),
+                Err(errno) => Err(errno),
+            };
+            set.map_err(|source| UnpackError::Entry {
+                action: "set the time of",
+                path: String::from_utf8_lossy(&path).into_owned(),
+                source,
+            })?;
+        }
+        Ok(())
+    }
+}
+
+fn finish_file(file: &OwnedFd, entry: &Entry) -> Step {
+    // The order matters: a change of owner clears set-user-ID and file capabilities.
+    step(
+        "set the owner of",
+        fs::fchown(file, Some(uid(entry)), Some(gid(entry))),
+    )?;
+    step("set the mode of", fs::fchmod(file, mode(entry)))?;
+    for (name, value) in usable_xattrs(entry, true) {
+        step("set an xattr of", set_xattr(file, name, value))?;
+    }
+    step("set the time of", fs::futimens(file, &times(entry.mtime)))
+}
+
+fn open_folder(parent: &OwnedFd, name: &[u8]) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    fs::openat(parent, name, flags, Mode::empty())
+}
+
+fn make_whiteout(parent: &OwnedFd, name: &[u8]) -> Result<(), Errno> {
+    fs::mknodat(
+        parent,
+        name,
+        FileType::CharacterDevice,
+        Mode::empty(),
+        fs::makedev(0, 0),
+    )
+}
+
+fn make_opaque(folder: &OwnedFd) -> Result<(), Errno> {
+    fs::fsetxattr(folder, OPAQUE_XATTR, b"y", XattrFlags::empty())
+}
+
+pub(super) fn is_whiteout(stat: &fs::Stat) -> bool {
+    FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == 0
+}
+
+fn same_file(folder: &OwnedFd, target: &[u8], parent: &OwnedFd, name: &[u8]) -> bool {
+    let stat = |folder: &OwnedFd, name| fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW);
+    match (stat(folder, target), stat(parent, name)) {
+        (Ok(a), Ok(b)) => a.st_dev == b.st_dev && a.st_ino == b.st_ino,
+        _ => false,
+    }
+}
+
+/// The xattrs an image may set. Those of overlayfs steer where lookups go, so they are not the
+/// image's to choose; only files and folders may have `user.` ones.
+fn usable_xattrs(entry: &Entry, plain: bool) -> impl Iterator<Item = (&[u8], &[u8])> {
+    entry
+        .xattrs
+        .iter()
+        .map(|(name, value)| (name.as_slice(), value.as_slice()))
+        .filter(move |(name, _)| {
+            !name.starts_with(b"trusted.overlay.")
+                && !name.starts_with(b"user.overlay.")
+                && !name.contains(&0)
+                && (plain || !name.starts_with(b"user."))
+        })
+}
+
+fn set_xattr(file: &OwnedFd, name: &[u8], value: &[u8]) -> Result<(), Errno> {
+    tolerate_unsupported(fs::fsetxattr(file, name, value, XattrFlags::empty()))
+}
+
+/// File systems lack some kinds of xattr; an image is still usable without them.
+fn tolerate_unsupported(result: Result<(), Errno>) -> Result<(), Errno> {
+    match result {
+        Err(Errno::NOTSUP) => Ok(()),
+        other => other,
+    }
+}
+
+fn uid(entry: &Entry) -> Uid {
+    Uid::from_raw(entry.uid)
+}
+
+fn gid(entry: &Entry) -> Gid {
+    Gid::from_raw(entry.gid)
+}
+
+fn mode(entry: &Entry) -> Mode {
+    Mode::from_raw_mode(entry.mode)
+}
+
+fn times(mtime: Timespec) -> Timestamps {
+    Timestamps {
+        last_access: mtime,
+        last_modification: mtime,
+    }
+}

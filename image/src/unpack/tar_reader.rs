@@ -1,0 +1,524 @@
+//! Reading the entries of a tar: ustar, GNU long names and sparse files, PAX headers.
+//!
+//! The `tar` crate decodes header blocks; iteration is ours, because extended headers must have
+//! bounds and may hold binary values.
+
+use std::io::{self, Read};
+
+use rustix::fs::Timespec;
+use tar::{EntryType, GnuExtSparseHeader, GnuSparseHeader, Header};
+
+use super::{UnpackError, UnpackLimits};
+
+const BLOCK: usize = 512;
+/// Largest extended header (GNU long name, PAX records) read, in bytes.
+const MAX_EXTENDED: u64 = 1 << 20;
+/// Most parts of a sparse file.
+const MAX_SPARSE: usize = 64 << 10;
+
+/// One entry, its data still to be read.
+#[derive(Debug)]
+pub(super) struct Entry {
+    /// As in the tar: neither clean nor safe.
+    pub path: Vec<u8>,
+    /// Target of a link, as in the tar.
+    pub link: Vec<u8>,
+    pub kind: EntryType,
+    pub mode: u32,
+    pub uid: u32,
+    pub gid: u32,
+    pub mtime: Timespec,
+    pub device: (u32, u32),
+    pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    /// Where the data goes, as (offset, length) in rising order.
+    pub parts: Vec<(u64, u64)>,
+    /// Size of the finished file.
+    pub size: u64,
+}
+
+#[derive(Debug, Default, Clone)]
+struct Extended {
+    path: Option<Vec<u8>>,
+    link: Option<Vec<u8>>,
+    size: Option<u64>,
+    uid: Option<u64>,
+    gid: Option<u64>,
+    mtime: Option<Timespec>,
+    xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    sparse_name: Option<Vec<u8>>,
+    sparse_size: Option<u64>,
+    sparse_major: Option<u64>,
+    sparse_old: bool,
+}
+
+/// Reads a tar entry by entry.
+#[derive(Debug)]
+pub(super) struct TarReader<R> {
+    inner: R,
+    /// Bytes of the current entry's data not read yet.
+    left: u64,
+    padding: u64,
+    entries: u64,
+    max_entries: u64,
+    max_bytes: u64,
+    global: Extended,
+}
+
+fn malformed(what: impl Into<String>) -> UnpackError {
+    UnpackError::Malformed(what.into())
+}
+
+impl<R: Read> TarReader<R> {
+    pub fn new(inner: R, limits: &UnpackLimits) -> Self {
+        Self {
+            inner,
+            left: 0,
+            padding: 0,
+            entries: 0,
+            max_entries: limits.entries,
+            max_bytes: limits.bytes,
+            global: Extended::default(),
+        }
+    }
+
+    /// The next entry; `None` at the end. Data of the entry before that was not read is skipped.
+    pub fn next(&mut self) -> Result<Option<Entry>, UnpackError> {
+        let mut extended = self.global.clone();
+        loop {
+            self.skip_data()?;
+            let Some(header) = self.header()? else {
+                return Ok(None);
+            };
+            self.entries += 1;
+            if self.entries > self.max_entries {
+                return Err(UnpackError::Limit {
+                    what: "entries",
+                    limit: self.max_entries,
+                });
+            }
+            let size = header
+                .entry_size()
+                .map_err(|error| malformed(error.to_string()))?;
+            self.begin(size)?;
+            match header.entry_type() {
+                EntryType::GNULongName => extended.path = Some(until_nul(self.extended()?)),
+                EntryType::GNULongLink => extended.link = Some(until_nul(self.extended()?)),
+                EntryType::XHeader => {
+                    let records = self.extended()?;
+                    parse_pax(&records, &mut extended)?;
+                }
+                EntryType::XGlobalHeader => {
+                    let records = self.extended()?;
+                    let mut global = std::mem::take(&mut self.global);
+                    parse_pax(&records, &mut global)?;
+                    self.global = global;
+                    extended = self.global.clone();
+                }
+                _ => return self.entry(&header, extended).map(Some),
+            }
+        }
+    }
+
+    /// Reads data of the current entry.
+    pub fn read_data(&mut self, buffer: &mut [u8]) -> Result<usize, UnpackError> {
+        let want = usize::try_from(self.left).map_or(buffer.len(), |left| left.min(buffer.len()));
+        if want == 0 {
+            return Ok(0);
+        }
+        let got = self
+            .inner
+            .read(&mut buffer[..want])
+            .map_err(UnpackError::Read)?;
+        if got == 0 {
+            return Err(malformed("the tar ends inside a file"));
+        }
+        self.left -= got as u64;
+        Ok(got)
+    }
+
+    fn begin(&mut self, size: u64) -> Result<(), UnpackError> {
+        if size > self.max_bytes {
+            return Err(UnpackError::Limit {
+                what: "bytes in one file",
+                limit: self.max_bytes,
+            });
+        }
+        self.left = size;
+        self.padding = size.next_multiple_of(BLOCK as u64) - size;
+        Ok(())
+    }
+
+    fn skip_data(&mut self) -> Result<(), UnpackError> {
+        let mut skip = self.left + self.padding;
+        let mut sink = [0u8; 8 * BLOCK];
+        while skip > 0 {
+            let want = usize::try_from(skip).map_or(sink.len(), |skip| skip.min(sink.len()));
+            let got = self
+                .inner
+                .read(&mut sink[..want])
+                .map_err(UnpackError::Read)?;
+            if got == 0 {
+                // Some writers leave out the padding of the last entry.
+                if skip <= self.padding {
+                    break;
+                }
+                return Err(malformed("the tar ends inside a file"));
+            }
+            skip -= got as u64;
+        }
+        self.left = 0;
+        self.padding = 0;
+        Ok(())
+    }
+
+    /// A header block; `None` at the end of the archive.
+    fn header(&mut self) -> Result<Option<Header>, UnpackError> {
+        let mut header = Header::new_old();
+        let Some(()) = self.block(header.as_mut_bytes())? else {
+            return Ok(None);
+        };
+        if header.as_bytes().iter().all(|byte| *byte == 0) {
+            return Ok(None);
+        }
+        let sum: u32 = header
+            .as_bytes()
+            .iter()
+            .enumerate()
+            .map(|(index, byte)| match index {
+                148..156 => u32::from(b' '),
+                _ => u32::from(*byte),
+            })
+            .sum();
+        match header.cksum() {
+            Ok(stated) if stated == sum => Ok(Some(header)),
+            _ => Err(malformed("a header has a wrong checksum")),
+        }
+    }
+
+    fn block(&mut self, block: &mut [u8; BLOCK]) -> Result<Option<()>, UnpackError> {
+        let mut filled = 0;
+        while filled < BLOCK {
+            match self.inner.read(&mut block[filled..]) {
+                Ok(0) if filled == 0 => return Ok(None),
+                Ok(0) => return Err(malformed("the tar ends inside a header")),
+                Ok(count) => filled += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(UnpackError::Read(error)),
+            }
+        }
+        Ok(Some(()))
+    }
+
+    fn extended(&mut self) -> Result<Vec<u8>, UnpackError> {
+        if self.left > MAX_EXTENDED {
+            return Err(UnpackError::Limit {
+                what: "bytes in an extended header",
+                limit: MAX_EXTENDED,
+            });
+        }
+        let mut data = Vec::new();
+        let mut buffer = [0u8; 8 * BLOCK];
+        loop {
+            match self.read_data(&mut buffer)? {
+                0 => return Ok(data),
+                count => data.extend_from_slice(&buffer[..count]),
+            }
+        }
+    }
+
+    fn entry(&mut self, header: &Header, extended: Extended) -> Result<Entry, UnpackError> {
+        let number = |result: io::Result<u64>| result.map_err(|e| malformed(e.to_string()));
+        let kind = header.entry_type();
+        if let Some(size) = extended.size
+            && kind != EntryType::GNUSparse
+        {
+            self.begin(size)?;
+        }
+        let path = match (extended.sparse_name, extended.path) {
+            (Some(name), _) | (None, Some(name)) => name,
+            (None, None) => header.path_bytes().into_owned(),
+        };
+        let link = match extended.link {
+            Some(link) => link,
+            None => header
+                .link_name_bytes()
+                .map(std::borrow::Cow::into_owned)
+                .unwrap_or_default(),
+        };
+        let owner = |extended: Option<u64>, own: io::Result<u64>| {
+            let id = match extended {
+                Some(id) => id,
+                None => number(own)?,
+            };
+            // The largest value means "leave as it is" to the kernel.
+            u32::try_from(id)
+                .ok()
+                .filter(|id| *id != u32::MAX)
+                .ok_or_else(|| malformed(format!("owner {id} is out of range")))
+        };
+        let device = |value: io::Result<Option<u32>>| match kind {
+            EntryType::Char | EntryType::Block => value
+                .map(Option::unwrap_or_default)
+                .map_err(|e| malformed(e.to_string())),
+            _ => Ok(0),
+        };
+        let mtime = match extended.mtime {
+            Some(mtime) => mtime,
+            None => Timespec {
+                tv_sec: i64::try_from(header.mtime().unwrap_or_default()).unwrap_or_default(),
+                tv_nsec: 0,
+            },
+        };
+        let mode = header.mode().map_err(|e| malformed(e.to_string()))? & 0o7777;
+        let (uid, gid) = (
+            owner(extended.uid, header.uid())?,
+            owner(extended.gid, header.gid())?,
+        );
+        let device = (
+            device(header.device_major())?,
+            device(header.device_minor())?,
+        );
+        if extended.sparse_old {
+            return Err(malformed("this form of sparse file is not supported"));
+        }
+        let (parts, size) = if kind == EntryType::GNUSparse {
+            self.gnu_sparse(header)?
+        } else if let Some(1) = extended.sparse_major {
+            self.pax_sparse(extended.sparse_size)?
+        } else {
+            (vec![(0, self.left)], self.left)
+        };
+        Ok(Entry {
+            path,
+            link,
+            kind,
+            mode,
+            uid,
+            gid,
+            mtime,
+            device,
+            xattrs: extended.xattrs,
+            parts,
+            size,
+        })
+    }
+
+    /// The map of an old GNU sparse file: in the header, then in blocks before the data.
+    fn gnu_sparse(&mut self, header: &Header) -> Result<(Vec<(u64, u64)>, u64), UnpackError> {
+        let gnu = header
+            .as_gnu()
+            .ok_or_else(|| malformed("a sparse file without a GNU header"))?;
+        let size = gnu.real_size().map_err(|e| malformed(e.to_string()))?;
+        let mut parts = Vec::new();
+        add_parts(&gnu.sparse, &mut parts)?;
+        let mut more = gnu.is_extended();
+        while more {
+            let mut block = GnuExtSparseHeader::new();
+            if self.block(block.as_mut_bytes())?.is_none() {
+                return Err(malformed("the tar ends inside a sparse map"));
+            }
+            add_parts(block.sparse(), &mut parts)?;
+            more = block.is_extended();
+        }
+        self.checked_parts(parts, size)
+    }
+
+    /// The map of a PAX sparse file, format 1.0: decimal lines at the start of the data.
+    fn pax_sparse(&mut self, size: Option<u64>) -> Result<(Vec<(u64, u64)>, u64), UnpackError> {
+        let size = size.ok_or_else(|| malformed("a sparse file without its size"))?;
+        let mut numbers = Vec::new();
+        let mut current: Option<u64> = None;
+        let mut wanted = None;
+        while wanted.is_none_or(|wanted| numbers.len() < wanted) {
+            let mut block = [0u8; BLOCK];
+            let mut filled = 0;
+            while filled < BLOCK {
+                match self.read_data(&mut block[filled..])? {
+                    0 => return Err(malformed("a sparse map that does not end")),
+                    count => filled += count,
+                }
+            }
+            for byte in block {
+                match byte {
+                    b'0'..=b'9' => {
+                        let digit = u64::from(byte - b'0');
+                        current = current
+                            .unwrap_or_default()
+                            .checked_mul(10)
+                            .and_then(|value| value.checked_add(digit));
+                        if current.is_none() {
+                            return Err(malformed("a sparse map with a number out of range"));
+                        }
+                    }
+                    b'\n' => numbers.extend(current.take()),
+                    _ => break,
+                }
+                if wanted.is_none() && !numbers.is_empty() {
+                    let count = usize::try_from(numbers.remove(0)).unwrap_or(usize::MAX);
+                    if count > MAX_SPARSE {
+                        return Err(malformed("a sparse file of too many parts"));
+                    }
+                    wanted = Some(2 * count);
+                }
+                if wanted == Some(numbers.len()) {
+                    break;
+                }
+            }
+        }
+        let parts = numbers
+            .chunks_exact(2)
+            .map(|pair| (pair[0], pair[1]))
+            .collect();
+        self.checked_parts(parts, size)
+    }
+
+    fn checked_parts(
+        &self,
+        parts: Vec<(u64, u64)>,
+        size: u64,
+    ) -> Result<(Vec<(u64, u64)>, u64), UnpackError> {
+        let mut end = 0u64;
+        let mut data = 0u64;
+        for (offset, length) in &parts {
+            if *offset < end {
+                return Err(malformed("a sparse file whose parts overlap"));
+            }
+            end = offset
+                .checked_add(*length)
+                .filter(|end| *end <= size)
+                .ok_or_else(|| malformed("a sparse file with a part behind its end"))?;
+            data += length;
+        }
+        if data != self.left || size > self.max_bytes {
+            return Err(malformed("a sparse file whose map does not fit its data"));
+        }
+        Ok((parts, size))
+    }
+}
+
+fn add_parts(headers: &[GnuSparseHeader], parts: &mut Vec<(u64, u64)>) -> Result<(), UnpackError> {
+    for header in headers.iter().filter(|header| !header.is_empty()) {
+        let number = |result: io::Result<u64>| result.map_err(|e| malformed(e.to_string()));
+        parts.push((number(header.offset())?, number(header.length())?));
+    }
+    if parts.len() > MAX_SPARSE {
+        return Err(malformed("a sparse file of too many parts"));
+    }
+    Ok(())
+}
+
+fn until_nul(mut data: Vec<u8>) -> Vec<u8> {
+    if let Some(end) = data.iter().position(|byte| *byte == 0) {
+        data.truncate(end);
+    }
+    data
+}
+
+/// Reads PAX records: `length key=value\n`, the length counting the whole record.
+fn parse_pax(mut data: &[u8], into: &mut Extended) -> Result<(), UnpackError> {
+    let bad = || malformed("a malformed PAX record");
+    while !data.is_empty() && data[0] != 0 {
+        let space = data.iter().position(|b| *b == b' ').ok_or_else(bad)?;
+        let length: usize = parse_number(&data[..space]).ok_or_else(bad)?;
+        if length <= space + 1 || length > data.len() || data[length - 1] != b'\n' {
+            return Err(bad());
+        }
+        let record = &data[space + 1..length - 1];
+        let equals = record.iter().position(|b| *b == b'=').ok_or_else(bad)?;
+        pax_record(&record[..equals], &record[equals + 1..], into)?;
+        data = &data[length..];
+    }
+    Ok(())
+}
+
+fn pax_record(key: &[u8], value: &[u8], into: &mut Extended) -> Result<(), UnpackError> {
+    let number =
+        || parse_number::<u64>(value).ok_or_else(|| malformed("a PAX record whose number is none"));
+    if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
+        into.xattrs.retain(|(known, _)| known != name);
+        into.xattrs.push((name.to_vec(), value.to_vec()));
+        return Ok(());
+    }
+    match key {
+        b"path" => into.path = Some(value.to_vec()),
+        b"linkpath" => into.link = Some(value.to_vec()),
+        b"size" => into.size = Some(number()?),
+        b"uid" => into.uid = Some(number()?),
+        b"gid" => into.gid = Some(number()?),
+        b"mtime" => into.mtime = Some(parse_time(value).ok_or_else(|| malformed("a bad mtime"))?),
+        b"GNU.sparse.name" => into.sparse_name = Some(value.to_vec()),
+        b"GNU.sparse.realsize" => into.sparse_size = Some(number()?),
+        b"GNU.sparse.major" => {
+            let major = number()?;
+            into.sparse_major = Some(major);
+            into.sparse_old |= major != 1;
+        }
+        b"GNU.sparse.map" | b"GNU.sparse.numblocks" => into.sparse_old = true,
+        _ => {}
+    }
+    Ok(())
+}
+
+fn parse_number<T: std::str::FromStr>(text: &[u8]) -> Option<T> {
+    std::str::from_utf8(text).ok()?.parse().ok()
+}
+
+/// Seconds since the epoch with an optional fraction, possibly negative.
+fn parse_time(text: &[u8]) -> Option<Timespec> {
+    let text = std::str::from_utf8(text).ok()?;
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+    let seconds: i64 = whole.parse().ok()?;
+    if !fraction.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    let digits: String = fraction
+        .chars()
+        .chain("000000000".chars())
+        .take(9)
+        .collect();
+    let nanos: i64 = digits.parse().ok()?;
+    Some(match (whole.starts_with('-'), nanos) {
+        (true, 1..) => Timespec {
+            tv_sec: seconds.checked_sub(1)?,
+            tv_nsec: 1_000_000_000 - nanos,
+        },
+        (_, nanos) => Timespec {
+            tv_sec: seconds,
+            tv_nsec: nanos,
+        },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_have_nanoseconds_and_may_be_before_the_epoch() {
+        let time = |text: &str| parse_time(text.as_bytes()).map(|t| (t.tv_sec, t.tv_nsec));
+        assert_eq!(time("12.5"), Some((12, 500_000_000)));
+        assert_eq!(time("12"), Some((12, 0)));
+        assert_eq!(time("1.1234567899"), Some((1, 123_456_789)));
+        assert_eq!(time("-1.25"), Some((-2, 750_000_000)));
+        assert_eq!(time("x"), None);
+        assert_eq!(time("1.x"), None);
+    }
+
+    #[test]
+    fn pax_values_may_be_binary() {
+        let mut extended = Extended::default();
+        let mut record = b"SCHILY.xattr.user.a=1\n2\x003".to_vec();
+        record.push(b'\n');
+        let length = record.len() + 3;
+        let mut data = format!("{length} ").into_bytes();
+        data.extend(record);
+        parse_pax(&data, &mut extended).unwrap();
+        assert_eq!(
+            extended.xattrs,
+            [(b"user.a".to_vec(), b"1\n2\x003".to_vec())]
+        );
+        for bad in ["x", "5 a=b", "99 a=b\n", "6 ab\n\n", "3 \n", "-1 a=b\n"] {
+            assert!(parse_pax(bad.as_bytes(), &mut extended).is_err(), "{bad:?}");
+        }
+    }
+}
