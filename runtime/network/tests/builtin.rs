@@ -168,7 +168,7 @@ fn detach_leaves_nothing_and_may_be_repeated() {
             .detach(detach_request(&a, &attachment))
             .await
             .unwrap();
-        assert_eq!(look(), before);
+        eventually("the interface goes", || look() == before).await;
         network
             .detach(detach_request(&a, &attachment))
             .await
@@ -187,7 +187,7 @@ fn detach_leaves_nothing_and_may_be_repeated() {
             ..DetachRequest::default()
         };
         network.detach(request).await.unwrap();
-        assert_eq!(look(), before);
+        eventually("the interface goes", || look() == before).await;
     });
 }
 

@@ -118,7 +118,7 @@ impl Builtin {
         let pod_id = pod_id.to_owned();
         self.0
             .workers
-            .run(move |home| inner.detach(home, &pod_id))
+            .run(move |home| inner.detach(home, &pod_id, Removal::Later))
             .await?
     }
 
@@ -157,7 +157,7 @@ impl Inner {
                 .map(|()| self.describe(lease))
         });
         if result.is_err()
-            && let Err(error) = self.detach(home, &request.pod_id)
+            && let Err(error) = self.detach(home, &request.pod_id, Removal::Now)
         {
             tracing::warn!(pod = request.pod_id, %error, "a failed attachment left something");
         }
@@ -287,22 +287,31 @@ impl Inner {
         }
     }
 
-    /// Takes everything away, the lease last: an address is free only when nothing has it.
-    pub(super) fn detach(&self, home: &mut Home, pod_id: &str) -> Result<(), BuiltinDetachError> {
+    /// Takes everything away, the lease last: an address is free only when nothing leads to it.
+    ///
+    /// To remove an interface the kernel waits for all CPUs, some ten milliseconds. It removes it
+    /// anyway, with many others at once, when the pod's namespace ends, so with
+    /// [`Removal::Later`] only its routes go now; what is still there a moment later is removed
+    /// then.
+    pub(super) fn detach(
+        &self,
+        home: &mut Home,
+        pod_id: &str,
+        removal: Removal,
+    ) -> Result<(), BuiltinDetachError> {
         let Some(lease) = self.state().leases.get(pod_id).cloned() else {
             return Ok(());
         };
         self.withdraw_ports(home, &lease)
             .map_err(BuiltinDetachError::Rules)?;
-        let mut batch = Batch::new();
-        route::delete_link(&mut batch, &lease.link);
-        home.route
-            .transact(batch)
-            .and_then(|answers| answers.check(|_, errno| errno == Errno::NODEV))
-            .map_err(|source| BuiltinDetachError::Link {
-                link: lease.link.clone(),
-                source,
-            })?;
+        let removed = match removal {
+            Removal::Now => remove_link(home, &lease.link),
+            Removal::Later => remove_routes(home, &lease),
+        };
+        removed.map_err(|source| BuiltinDetachError::Link {
+            link: lease.link.clone(),
+            source,
+        })?;
         self.store
             .remove(pod_id)
             .map_err(BuiltinDetachError::Lease)?;
@@ -311,6 +320,10 @@ impl Inner {
         state.addresses.give_back(pod_id, &lease.ips);
         state.ports.give_back(pod_id, &lease.ports);
         drop(state.held.remove(pod_id));
+        drop(state);
+        if removal == Removal::Later {
+            self.reaper.later(lease.link);
+        }
         Ok(())
     }
 
@@ -364,6 +377,37 @@ impl Inner {
             cni: Vec::new(),
         }
     }
+}
+
+/// When a pod's interface is removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Removal {
+    Now,
+    Later,
+}
+
+/// Missing is success.
+pub(super) fn remove_link(home: &mut Home, link: &str) -> Result<(), NetlinkError> {
+    let mut batch = Batch::new();
+    route::delete_link(&mut batch, link);
+    let missing = |_: usize, errno| errno == Errno::NODEV;
+    home.route.transact(batch)?.check(missing).map(drop)
+}
+
+fn remove_routes(home: &mut Home, lease: &Lease) -> Result<(), NetlinkError> {
+    let mut batch = Batch::new();
+    route::get_link(&mut batch, &lease.link, false);
+    let missing = |_: usize, errno| errno == Errno::NODEV;
+    let answers = home.route.transact(batch)?.check(missing)?;
+    let Some(index) = answers.reply(0).and_then(route::link_index) else {
+        return Ok(());
+    };
+    let mut batch = Batch::new();
+    for ip in &lease.ips {
+        route::delete_host_route(&mut batch, index, *ip);
+    }
+    let missing = |_: usize, errno| matches!(errno, Errno::SRCH | Errno::NODEV | Errno::NOENT);
+    home.route.transact(batch)?.check(missing).map(drop)
 }
 
 /// Makes the pair and returns the index of its end on the host. One left by an attempt that was

@@ -11,6 +11,7 @@ pub(crate) mod host;
 pub(crate) mod ipam;
 pub(crate) mod lease;
 pub(crate) mod ports;
+mod reap;
 pub(crate) mod rules;
 mod watch;
 
@@ -20,9 +21,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::config::NetworkConfig;
 use crate::ipnet::IpNet;
-use crate::netlink::{Batch, NetlinkError, route};
+use crate::netlink::{NetlinkError, route};
 use crate::worker::{Home, WorkerError, Workers};
 
+use attach::Removal;
 pub(crate) use attach::{BuiltinAttachError, BuiltinDetachError};
 use host::HostError;
 use ipam::Addresses;
@@ -65,6 +67,7 @@ struct State {
     held: HashMap<String, Vec<OwnedFd>>,
     mtu: u32,
     watcher: Option<watch::Watcher>,
+    reaping: Option<reap::Reaping>,
 }
 
 #[derive(Debug)]
@@ -75,6 +78,7 @@ struct Inner {
     state: Mutex<State>,
     /// Held while the rules are brought in line with `state`.
     rules: Mutex<()>,
+    reaper: reap::Reaper,
 }
 
 /// The built-in network of a node.
@@ -82,7 +86,7 @@ struct Inner {
 pub(crate) struct Builtin(Arc<Inner>);
 
 impl Builtin {
-    /// Reads the leases; changes nothing yet.
+    /// Reads the leases; changes nothing yet. Wants a tokio runtime.
     pub(crate) fn open(config: &NetworkConfig, workers: Workers) -> Result<Self, LeaseError> {
         let (store, leases) = Store::open(config.state_dir.join("leases"))?;
         let mut state = State::default();
@@ -91,13 +95,17 @@ impl Builtin {
             state.ports.restore(&lease.pod_id, &lease.ports);
             state.leases.insert(lease.pod_id.clone(), lease);
         }
-        Ok(Self(Arc::new(Inner {
+        let inner = Arc::new(Inner {
             config: config.clone(),
             store,
             workers,
             state: Mutex::new(state),
             rules: Mutex::new(()),
-        })))
+            reaper: reap::Reaper::default(),
+        });
+        let reaping = reap::start(&inner);
+        inner.state().reaping = Some(reaping);
+        Ok(Self(inner))
     }
 
     /// True if pods are attached to it.
@@ -249,7 +257,7 @@ impl Inner {
         };
         for pod_id in unknown {
             tracing::info!(pod_id, "removing the network leftovers of an unknown pod");
-            if let Err(error) = self.detach(home, &pod_id) {
+            if let Err(error) = self.detach(home, &pod_id, Removal::Now) {
                 tracing::warn!(pod_id, %error, "network leftovers stay behind");
             }
         }
@@ -261,12 +269,11 @@ impl Inner {
             .collect();
         let links = route::links(&mut home.route, false).map_err(SweepError::Links)?;
         for link in links {
-            if attach::is_pod_link(&link.name) && !leased.contains(&link.name) {
-                let mut batch = Batch::new();
-                route::delete_link(&mut batch, &link.name);
-                if let Err(error) = home.route.transact(batch) {
-                    tracing::warn!(link = link.name, %error, "link stays behind");
-                }
+            if !attach::is_pod_link(&link.name) || leased.contains(&link.name) {
+                continue;
+            }
+            if let Err(error) = attach::remove_link(home, &link.name) {
+                tracing::warn!(link = link.name, %error, "interface stays behind");
             }
         }
         Ok(())

@@ -13,6 +13,7 @@ const GETLINK: u16 = 18;
 const SETLINK: u16 = 19;
 const NEWADDR: u16 = 20;
 const NEWROUTE: u16 = 24;
+const DELROUTE: u16 = 25;
 const GETROUTE: u16 = 26;
 const NEWNEIGH: u16 = 28;
 
@@ -253,6 +254,20 @@ pub(crate) fn add_host_route(batch: &mut Batch, index: u32, to: IpAddr, source: 
         if let Some(source) = source {
             m.attr(RTA_PREFSRC, &octets(source));
         }
+    });
+}
+
+/// Removes what [`add_host_route`] added.
+pub(crate) fn delete_host_route(batch: &mut Batch, index: u32, to: IpAddr) {
+    batch.add(DELROUTE, ACK, |m| {
+        let scope = if to.is_ipv6() {
+            SCOPE_UNIVERSE
+        } else {
+            SCOPE_LINK
+        };
+        route_header(m, family(to), full_prefix(to), scope, TYPE_UNICAST, 0);
+        m.attr(RTA_DST, &octets(to));
+        m.u32(RTA_OIF, index);
     });
 }
 
