@@ -49,12 +49,25 @@ class Client:
                    {"Content-Type": media_type}, (201,))
 
     def push(self, store):
-        """Pushes all tagged images of the store: blobs, then manifests, then indexes."""
-        with ThreadPoolExecutor(4) as pool:
-            list(pool.map(lambda item: self._push_image(store, *item), store.tags.items()))
+        """Pushes all tagged images of the store: blobs, then manifests, then indexes.
 
-    def _push_image(self, store, tagged, digest):
-        name, tag = tagged.rsplit(":", 1)
+        One repository's tags go one after the other: the registry's files of a repository are
+        not written atomically.
+        """
+        repositories = {}
+        for tagged, digest in store.tags.items():
+            name, tag = tagged.rsplit(":", 1)
+            repositories.setdefault(name, []).append((tag, digest))
+
+        def push_repository(item):
+            name, tags = item
+            for tag, digest in tags:
+                self._push_image(store, name, tag, digest)
+
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(push_repository, repositories.items()))
+
+    def _push_image(self, store, name, tag, digest):
         for child in store.children(digest):
             for blob in store.blobs_of(child):
                 self._push_blob(name, blob, store.blobs[blob])
