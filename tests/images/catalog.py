@@ -43,12 +43,11 @@ http {
 """
 
 
-def busybox_layer(cache, users=USERS, groups=GROUPS):
-    """A root file system of busybox's applets, as hard links.
+def busybox_layer(program, users=USERS, groups=GROUPS):
+    """A root file system of a static busybox and its applets, as hard links.
 
     critest masks /bin/ls; were that a symbolic link, busybox itself would be masked.
     """
-    program = debian.busybox(cache)
     layer = Layer()
     for folder in ("bin", "etc", "proc", "sys", "dev", "usr", "var", "home"):
         layer.folder(folder)
@@ -108,7 +107,7 @@ class Catalog:
 def tour(store, cache):
     """The image of the README's first command; more shell than test."""
     page = file_layer("etc/motd", "Hello from a pod that Joey runs.\n")
-    base = busybox_layer(cache)
+    base = busybox_layer(debian.unpack(cache, ["busybox-static"]) / "bin/busybox")
     config = {"Cmd": ["sh", "-c", "cat /etc/motd; exec sleep infinity"], "WorkingDir": "/"}
     catalog = Catalog(store)
     catalog.tag(catalog.multi(config, [base, page], OCI), "joey/hello:latest")
@@ -117,7 +116,8 @@ def tour(store, cache):
 def conformance(store, cache):
     """Every image that critest 1.36 and the kubelet smoke test pull."""
     catalog = Catalog(store)
-    base = busybox_layer(cache)
+    program = debian.busybox(cache)
+    base = busybox_layer(program)
     shell = {"Cmd": ["sh"]}
 
     e2e = "e2e-test-images/"
@@ -155,7 +155,7 @@ def conformance(store, cache):
         catalog.tag(catalog.single({**shell, "User": user}, [base]),
                     f"{own}test-image-user-{name}:latest")
     grouped = busybox_layer(
-        cache,
+        program,
         USERS + "default-user:x:1000:1000::/home/default-user:/bin/sh\n",
         GROUPS + "default-user:x:1000:\ngroup-defined-in-image:x:50000:default-user\n")
     catalog.tag(catalog.multi({**shell, "User": "1000"}, [grouped]),

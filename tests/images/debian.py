@@ -85,7 +85,7 @@ def busybox(cache):
 
 def applets(busybox_path):
     """The paths, without the leading slash, under which busybox's applets are installed."""
-    return sorted(run(busybox_path, "--list-full").split())
+    return sorted(path.lstrip("/") for path in run(busybox_path, "--list-full").split())
 
 
 def unpack(cache, packages):
