@@ -1,0 +1,99 @@
+//! One file per command.
+
+mod completion;
+mod container;
+mod create;
+mod each;
+mod exec;
+mod images;
+mod info;
+mod logs;
+mod ps;
+mod pull;
+mod rm;
+mod rmi;
+mod run;
+mod start;
+mod stop;
+mod version;
+mod wait;
+
+use std::io::{ErrorKind, Write};
+use std::process::ExitCode;
+
+use crate::args::{Args, Command};
+use crate::client::{self, Client};
+use crate::error::CliError;
+
+/// Runs a command; returns the code joey exits with.
+pub async fn run(args: Args) -> ExitCode {
+    if let Command::Completion { shell } = args.command {
+        return report(completion::run(shell));
+    }
+    let runs_a_program = matches!(args.command, Command::Run(_) | Command::Exec(_));
+    let done = async {
+        let client = client::connect(&args.host).await?;
+        dispatch(&client, args.command).await
+    };
+    match done.await {
+        Ok(code) => code,
+        Err(error) => {
+            let code = if runs_a_program {
+                error.run_exit_code()
+            } else {
+                error.exit_code()
+            };
+            show(&error);
+            code
+        }
+    }
+}
+
+async fn dispatch(client: &Client, command: Command) -> Result<ExitCode, CliError> {
+    match command {
+        Command::Run(args) => return run::run(client, *args).await,
+        Command::Exec(args) => return exec::run(client, args).await,
+        Command::Start(args) => return start::run(client, args).await,
+        Command::Create(args) => create::run(client, *args).await,
+        Command::Ps(args) => ps::run(client, &args).await,
+        Command::Logs(args) => logs::run(client, args).await,
+        Command::Stop(args) => stop::run(client, args).await,
+        Command::Rm(args) => rm::run(client, args).await,
+        Command::Wait(args) => wait::run(client, args).await,
+        Command::Images(args) => images::run(client, &args).await,
+        Command::Pull(args) => pull::run(client, &args).await,
+        Command::Rmi(args) => rmi::run(client, args).await,
+        Command::Version => version::run(client).await,
+        Command::Info => info::run(client).await,
+        Command::Completion { shell } => completion::run(shell),
+    }?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn report(done: Result<(), CliError>) -> ExitCode {
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            show(&error);
+            error.exit_code()
+        }
+    }
+}
+
+fn show(error: &CliError) {
+    if !matches!(error, CliError::Reported) {
+        eprintln!("joey: {error}");
+    }
+}
+
+/// Prints; a reader that has had enough is no error.
+fn print(text: &str) -> Result<(), CliError> {
+    let mut output = std::io::stdout().lock();
+    match output
+        .write_all(text.as_bytes())
+        .and_then(|()| output.flush())
+    {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(CliError::Io("print", error)),
+        _ => Ok(()),
+    }
+}

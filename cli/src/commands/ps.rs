@@ -1,0 +1,123 @@
+//! `joey ps`.
+
+use joey_proto::api::{Container, ListContainersRequest};
+
+use super::print;
+use crate::args::Ps;
+use crate::client::Client;
+use crate::error::CliError;
+use crate::format::{short, span};
+use crate::parse::now;
+use crate::table::Table;
+
+/// Digits of an id in the table.
+const ID_DIGITS: usize = 6;
+/// What the default runtime handler is called.
+const DEFAULT_RUNTIME: &str = "joey";
+
+/// Lists containers.
+pub async fn run(client: &Client, args: &Ps) -> Result<(), CliError> {
+    let request = ListContainersRequest { all: args.all };
+    let containers = client
+        .clone()
+        .list_containers(request)
+        .await?
+        .into_inner()
+        .containers;
+    print(&render(&containers, args, now()))
+}
+
+fn render(containers: &[Container], args: &Ps, now: i64) -> String {
+    let id = |container: &Container| match args.no_trunc {
+        true => container.id.clone(),
+        false => short(&container.id, ID_DIGITS).to_owned(),
+    };
+    if args.quiet {
+        return containers
+            .iter()
+            .map(|container| format!("{}\n", id(container)))
+            .collect();
+    }
+    let mut table = Table::new(&["Name", "ID", "Status", "Created", "Image", "Runtime"]);
+    for container in containers {
+        let runtime = if container.runtime.is_empty() {
+            DEFAULT_RUNTIME
+        } else {
+            &container.runtime
+        };
+        table.row(vec![
+            container.name.clone(),
+            id(container),
+            status(container, now),
+            format!("{} ago", span(container.created_at, now)),
+            container.image.clone(),
+            runtime.to_owned(),
+        ]);
+    }
+    table.to_string()
+}
+
+fn status(container: &Container, now: i64) -> String {
+    match container.state.as_str() {
+        "running" => format!("Up {}", span(container.started_at, now)),
+        "exited" => format!(
+            "Exited ({}) {}",
+            container.exit_code,
+            span(container.finished_at, now)
+        ),
+        other => other.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINUTE: i64 = 60_000_000_000;
+
+    fn container(name: &str, state: &str) -> Container {
+        Container {
+            id: format!("{name:0<64}"),
+            name: name.into(),
+            image: "alpine".into(),
+            state: state.into(),
+            started_at: 5 * MINUTE,
+            finished_at: 8 * MINUTE,
+            exit_code: 3,
+            ..Container::default()
+        }
+    }
+
+    #[test]
+    fn states_are_told_with_their_age() {
+        let args = Ps {
+            all: true,
+            quiet: false,
+            no_trunc: false,
+        };
+        let containers = [
+            container("ab", "running"),
+            container("c", "exited"),
+            container("d", "created"),
+        ];
+        let text = render(&containers, &args, 10 * MINUTE);
+        assert_eq!(
+            text,
+            "Name   ID       Status                 Created          Image    Runtime\n\
+             ab     ab0000   Up 5 minutes           10 minutes ago   alpine   joey\n\
+             c      c00000   Exited (3) 2 minutes   10 minutes ago   alpine   joey\n\
+             d      d00000   created                10 minutes ago   alpine   joey\n"
+        );
+    }
+
+    #[test]
+    fn quiet_prints_ids_only() {
+        let args = Ps {
+            all: false,
+            quiet: true,
+            no_trunc: true,
+        };
+        let text = render(&[container("a", "running")], &args, 0);
+        assert_eq!(text, format!("{:0<64}\n", "a"));
+    }
+}

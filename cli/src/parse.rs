@@ -1,0 +1,308 @@
+//! Values on the command line.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+const NANOS: i64 = 1_000_000_000;
+
+/// `-v`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Volume {
+    /// On the host.
+    pub source: String,
+    /// In the container.
+    pub target: String,
+    /// Not writable.
+    pub readonly: bool,
+}
+
+/// `-p`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Port {
+    /// The host's address; empty: every one.
+    pub ip: String,
+    /// On the host.
+    pub host: u16,
+    /// In the container.
+    pub container: u16,
+    /// tcp, udp or sctp.
+    pub protocol: String,
+}
+
+/// `SOURCE:TARGET[:ro]`; a relative source is one of the working folder.
+pub fn volume(text: &str) -> Result<Volume, String> {
+    let parts: Vec<&str> = text.split(':').collect();
+    let (source, target, mode) = match parts[..] {
+        [source, target] => (source, target, "rw"),
+        [source, target, mode] => (source, target, mode),
+        _ => return Err("write SOURCE:TARGET or SOURCE:TARGET:ro".into()),
+    };
+    let readonly = match mode {
+        "ro" => true,
+        "rw" => false,
+        other => return Err(format!("{other:?} is neither ro nor rw")),
+    };
+    if source.is_empty() || !target.starts_with('/') {
+        return Err(format!("the target {target:?} is not absolute"));
+    }
+    if !source.starts_with(['/', '.']) {
+        return Err(format!(
+            "{source:?} is no path: write /{source} or ./{source}"
+        ));
+    }
+    let source = std::path::absolute(source).map_err(|error| error.to_string())?;
+    Ok(Volume {
+        source: source.to_string_lossy().into_owned(),
+        target: target.into(),
+        readonly,
+    })
+}
+
+/// `[IP:]HOST:CONTAINER[/PROTO]`.
+pub fn port(text: &str) -> Result<Port, String> {
+    let (ports, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+    if !["tcp", "udp", "sctp"].contains(&protocol) {
+        return Err(format!("{protocol:?} is none of tcp, udp and sctp"));
+    }
+    let (rest, container) = ports
+        .rsplit_once(':')
+        .ok_or("write HOST:CONTAINER, such as 8080:80")?;
+    let (ip, host) = rest.rsplit_once(':').unwrap_or(("", rest));
+    let ip = ip.trim_start_matches('[').trim_end_matches(']');
+    if !ip.is_empty() && ip.parse::<std::net::IpAddr>().is_err() {
+        return Err(format!("{ip:?} is no address"));
+    }
+    let number = |text: &str| match text.parse::<u16>() {
+        Ok(port) if port > 0 => Ok(port),
+        _ => Err(format!("{text:?} is no port")),
+    };
+    Ok(Port {
+        ip: ip.into(),
+        host: number(host)?,
+        container: number(container)?,
+        protocol: protocol.into(),
+    })
+}
+
+/// Bytes: a number with b, k, m, g or t, in steps of 1,024.
+pub fn size(text: &str) -> Result<i64, String> {
+    let lower = text.to_ascii_lowercase();
+    let digits = lower
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(lower.len());
+    let (number, unit) = lower.split_at(digits);
+    let shift = match unit {
+        "" | "b" => 0,
+        "k" | "kb" | "ki" | "kib" => 10,
+        "m" | "mb" | "mi" | "mib" => 20,
+        "g" | "gb" | "gi" | "gib" => 30,
+        "t" | "tb" | "ti" | "tib" => 40,
+        _ => return Err(format!("{text:?} is no size: write a number and k, m or g")),
+    };
+    let number: i64 = number.parse().map_err(|_| format!("{text:?} is no size"))?;
+    number
+        .checked_mul(1 << shift)
+        .ok_or_else(|| format!("{text:?} is too much"))
+}
+
+/// Billionths of a CPU.
+pub fn cpus(text: &str) -> Result<i64, String> {
+    let wrong = || format!("{text:?} is no number of CPUs: write 2 or 0.5");
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
+    let digits = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
+    if !digits(whole) || !digits(fraction) || fraction.len() > 9 || text == "." {
+        return Err(wrong());
+    }
+    let whole: i64 = if whole.is_empty() {
+        0
+    } else {
+        whole.parse().map_err(|_| wrong())?
+    };
+    let fraction: i64 = format!("{fraction:0<9}").parse().map_err(|_| wrong())?;
+    let total = whole
+        .checked_mul(NANOS)
+        .and_then(|nanos| nanos.checked_add(fraction));
+    total.filter(|nanos| *nanos > 0).ok_or_else(wrong)
+}
+
+/// `KEY=VALUE`; without `=` the value is empty.
+pub fn label(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').unwrap_or((text, ""));
+    if key.is_empty() {
+        return Err("a label has a key".into());
+    }
+    Ok((key.into(), value.into()))
+}
+
+/// Lines from the end; −1 for all.
+pub fn tail(text: &str) -> Result<i64, String> {
+    if text == "all" {
+        return Ok(-1);
+    }
+    text.parse::<u32>()
+        .map(i64::from)
+        .map_err(|_| format!("{text:?} is neither a number nor all"))
+}
+
+/// Nanoseconds since 1970: a time before now (`90s`, `10m`, `2h`, `1d`), seconds, or RFC 3339.
+pub fn time(text: &str) -> Result<i64, String> {
+    let wrong = || format!("{text:?} is no time: write 10m, 1700000000 or 2026-01-31T12:00:00Z");
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let seconds = match unit {
+        "" => 1,
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        "d" => 86_400,
+        _ => return rfc3339(text).ok_or_else(wrong),
+    };
+    let number: i64 = number.parse().map_err(|_| wrong())?;
+    let nanos = number
+        .checked_mul(seconds)
+        .and_then(|seconds| seconds.checked_mul(NANOS))
+        .ok_or_else(wrong)?;
+    if unit.is_empty() {
+        return Ok(nanos);
+    }
+    Ok(now() - nanos)
+}
+
+/// Nanoseconds since 1970.
+pub fn now() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| {
+        i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+    })
+}
+
+fn rfc3339(text: &str) -> Option<i64> {
+    let (date, clock) = text.split_once(['T', ' ']).unwrap_or((text, "00:00:00Z"));
+    let [year, month, day] = numbers(date, '-')?;
+    let zone_at = clock.find(['Z', '+', '-']).unwrap_or(clock.len());
+    let (clock, zone) = clock.split_at(zone_at);
+    let (clock, fraction) = clock.split_once('.').unwrap_or((clock, "0"));
+    let [hour, minute, second] = numbers(clock, ':')?;
+    let in_range = (1..=12).contains(&month) && (1..=31).contains(&day) && hour < 24 && minute < 60;
+    if !in_range || second > 60 || fraction.len() > 9 {
+        return None;
+    }
+    let fraction: i64 = format!("{fraction:0<9}").parse().ok()?;
+    let offset = match zone {
+        "" | "Z" => 0,
+        zone => {
+            let (sign, rest) = zone.split_at(1);
+            let (hours, minutes) = rest.split_once(':')?;
+            let seconds = hours.parse::<i64>().ok()? * 3600 + minutes.parse::<i64>().ok()? * 60;
+            if sign == "-" { -seconds } else { seconds }
+        }
+    };
+    let seconds = days(year, month, day) * 86_400 + hour * 3600 + minute * 60 + second - offset;
+    seconds.checked_mul(NANOS)?.checked_add(fraction)
+}
+
+fn numbers(text: &str, separator: char) -> Option<[i64; 3]> {
+    let mut parts = text
+        .split(separator)
+        .map(|part| part.parse::<u16>().map(i64::from).ok());
+    let numbers = [parts.next()??, parts.next()??, parts.next()??];
+    parts.next().is_none().then_some(numbers)
+}
+
+/// Days from 1970-01-01; a year begins in March for this count.
+fn days(year: i64, month: i64, day: i64) -> i64 {
+    let year = if month <= 2 { year - 1 } else { year };
+    let year_of_era = year.rem_euclid(400);
+    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
+    year.div_euclid(400) * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100
+        + day_of_year
+        - 719_468
+}
+
+/// The variables of `-e` and of files; one without a value is taken from this process or left out.
+pub fn environment(files: &[String], flags: &[String]) -> Vec<String> {
+    let lines = files.iter().flat_map(|text| text.lines());
+    let lines = lines
+        .map(str::trim_start)
+        .filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let entries = lines.chain(flags.iter().map(String::as_str));
+    let complete = |entry: &str| match entry.contains('=') {
+        true => Some(entry.to_owned()),
+        false => std::env::var(entry)
+            .ok()
+            .map(|value| format!("{entry}={value}")),
+    };
+    entries.filter_map(complete).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn volumes() {
+        let read = volume("/a:/b:ro").unwrap();
+        assert_eq!(
+            (read.source.as_str(), read.target.as_str(), read.readonly),
+            ("/a", "/b", true)
+        );
+        assert!(volume("./x:/b").unwrap().source.ends_with("/x"));
+        for wrong in ["/a", "/a:b", ":/b", "/a:/b:rx", "/a:/b:ro:x", "name:/b"] {
+            assert!(volume(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn ports() {
+        let port = |text| super::port(text).map(|p| (p.ip, p.host, p.container, p.protocol));
+        assert_eq!(port("8080:80"), Ok((String::new(), 8080, 80, "tcp".into())));
+        assert_eq!(
+            port("127.0.0.1:53:53/udp"),
+            Ok(("127.0.0.1".into(), 53, 53, "udp".into()))
+        );
+        assert_eq!(port("[::1]:1:2"), Ok(("::1".into(), 1, 2, "tcp".into())));
+        for wrong in ["80", "0:80", "80:70000", "a:80", "x:1:2", "1:2/icmp", ""] {
+            assert!(port(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn sizes_and_cpus() {
+        assert_eq!(size("100"), Ok(100));
+        assert_eq!(size("512m"), Ok(512 << 20));
+        assert_eq!(size("2GiB"), Ok(2 << 30));
+        for wrong in ["", "m", "1x", "-1", "99999999999t"] {
+            assert!(size(wrong).is_err(), "{wrong}");
+        }
+        assert_eq!(cpus("2"), Ok(2_000_000_000));
+        assert_eq!(cpus("0.25"), Ok(250_000_000));
+        assert_eq!(cpus(".5"), Ok(500_000_000));
+        for wrong in ["", "0", "-1", "a", "1.2.3", "."] {
+            assert!(cpus(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn times() {
+        assert_eq!(time("1700000000"), Ok(1_700_000_000 * NANOS));
+        assert_eq!(time("2026-11-21T08:43:22Z"), Ok(1_795_250_602 * NANOS));
+        assert_eq!(
+            time("2026-11-21T09:43:22.5+01:00"),
+            Ok(1_795_250_602 * NANOS + NANOS / 2)
+        );
+        assert_eq!(time("2026-11-21"), Ok(1_795_219_200 * NANOS));
+        let before = now();
+        let late = time("10m").unwrap() + 600 * NANOS - before;
+        assert!((0..NANOS).contains(&late), "{late}");
+        for wrong in ["", "soon", "10x", "2026-13-01"] {
+            assert!(time(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn environments() {
+        let file = "# comment\n\nA=1\n  B=two words\nNO_SUCH_VARIABLE_HERE\n".to_owned();
+        let read = environment(&[file], &["C=".into(), "PATH".into()]);
+        assert_eq!(read[..3], ["A=1", "B=two words", "C="]);
+        assert!(read[3].starts_with("PATH="));
+    }
+}

@@ -1,0 +1,426 @@
+//! `CreateContainer`: a pod with one container, with the defaults an operator expects.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use joey_cgroup::Resources;
+use joey_image::Image;
+use joey_proto::api::{CreateContainerRequest, CreateContainerResponse, PortMapping, Volume};
+use joey_runtime::model::{
+    self, Capabilities, ContainerConfig, ImageIdentity, Mount, MountSource, NamespaceMode, Owner,
+    PidMode, PodConfig, PodSecurity, Propagation, Protocol, Security, SecurityProfile, User,
+};
+
+use super::status::Failure;
+use super::{AUTO_REMOVE, NAMESPACE, State, names};
+
+/// Hidden from containers that are not privileged, as containerd hides them.
+const MASKED: [&str; 13] = [
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/sys/devices/virtual/powercap",
+    "/sys/firmware",
+    "/sys/kernel/debug",
+];
+/// Not writable in containers that are not privileged.
+const READ_ONLY: [&str; 5] = [
+    "/proc/bus",
+    "/proc/fs",
+    "/proc/irq",
+    "/proc/sys",
+    "/proc/sysrq-trigger",
+];
+const CPU_PERIOD: u64 = 100_000; // µs
+const NANOS_PER_CPU: i64 = 1_000_000_000;
+/// The least limit the kernel can start a process in.
+const MIN_MEMORY: i64 = 6 << 20;
+
+/// Makes the pod and the container; neither is left after an error.
+pub async fn create(
+    state: &Arc<State>,
+    request: CreateContainerRequest,
+) -> Result<CreateContainerResponse, Failure> {
+    let image = state
+        .images
+        .get(&request.image)
+        .ok_or_else(|| Failure::NotFound {
+            kind: "image",
+            name: request.image.clone(),
+        })?;
+    let name = Reservation::take(state, &request.name)?;
+    let uid = format!("{:032x}", rand::random::<u128>());
+    let pod = pod_config(state, &request, &name.name, &uid)?;
+    let container = container_config(state, &request, &name.name, &pod, &image)?;
+    make_volumes(&request.volumes)?;
+    // In a task of its own: a client that goes away must not leave a pod without a container.
+    let state = Arc::clone(state);
+    let made = tokio::spawn(async move {
+        let pod_id = state.runtime.run_pod(pod).await?;
+        match state.runtime.create_container(&pod_id, container).await {
+            Ok(id) => Ok(CreateContainerResponse {
+                id,
+                name: name.name.clone(),
+            }),
+            Err(error) => {
+                state.discard(&pod_id).await;
+                Err(Failure::from(error))
+            }
+        }
+    });
+    made.await
+        .unwrap_or(Err(Failure::Runtime(joey_runtime::Error::Aborted)))
+}
+
+impl State {
+    async fn discard(&self, pod_id: &str) {
+        if let Err(error) = self.remove_pod(pod_id).await {
+            tracing::warn!(pod = pod_id, error = %error.chain(), "a pod without a container stays behind");
+        }
+    }
+}
+
+/// A name that nobody else can take meanwhile.
+#[derive(Debug)]
+struct Reservation {
+    state: Arc<State>,
+    name: String,
+}
+
+impl Reservation {
+    fn take(state: &Arc<State>, wanted: &str) -> Result<Self, Failure> {
+        let mut reserved = state.reserved.lock();
+        let used: BTreeMap<String, String> = state
+            .containers()
+            .iter()
+            .map(|container| {
+                (
+                    container.record().config.name.clone(),
+                    container.id().to_owned(),
+                )
+            })
+            .collect();
+        let name = if wanted.is_empty() {
+            names::generate(|name| reserved.contains(name) || used.contains_key(name))
+        } else if !names::is_valid(wanted) {
+            return Err(Failure::Invalid(format!(
+                "{wanted:?} is no name: use up to 63 letters, digits, '_', '.' and '-', a letter or digit first"
+            )));
+        } else {
+            wanted.to_owned()
+        };
+        let taken = used
+            .get(&name)
+            .cloned()
+            .or_else(|| reserved.contains(&name).then(String::new));
+        if let Some(id) = taken {
+            return Err(Failure::NameTaken { name, id });
+        }
+        reserved.insert(name.clone());
+        Ok(Self {
+            state: Arc::clone(state),
+            name,
+        })
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        self.state.reserved.lock().remove(&self.name);
+    }
+}
+
+fn pod_config(
+    state: &State,
+    request: &CreateContainerRequest,
+    name: &str,
+    uid: &str,
+) -> Result<PodConfig, Failure> {
+    let network = match request.network.as_str() {
+        "" | "bridge" => NamespaceMode::Pod,
+        "host" => NamespaceMode::Node,
+        "none" => NamespaceMode::Container,
+        other => {
+            return Err(Failure::Invalid(format!(
+                "network {other:?} is none of bridge, host and none"
+            )));
+        }
+    };
+    let host_network = network == NamespaceMode::Node;
+    if network != NamespaceMode::Pod && !request.ports.is_empty() {
+        return Err(Failure::Invalid(
+            "ports are published with the bridge network only".into(),
+        ));
+    }
+    if host_network && !request.hostname.is_empty() {
+        return Err(Failure::Invalid(
+            "the host's network has the host's name".into(),
+        ));
+    }
+    let hostname = match request.hostname.as_str() {
+        "" if host_network => "",
+        "" => name,
+        given => given,
+    };
+    let mut annotations = BTreeMap::new();
+    if request.auto_remove {
+        annotations.insert(AUTO_REMOVE.to_owned(), "true".to_owned());
+    }
+    Ok(PodConfig {
+        owner: Owner::Joey,
+        name: name.to_owned(),
+        namespace: NAMESPACE.to_owned(),
+        uid: uid.to_owned(),
+        hostname: hostname.to_owned(),
+        log_directory: state.logs.join(uid),
+        port_mappings: request.ports.iter().map(port).collect::<Result<_, _>>()?,
+        annotations,
+        network,
+        pid: NamespaceMode::Container,
+        security: PodSecurity {
+            privileged: request.privileged,
+            seccomp: SecurityProfile::RuntimeDefault,
+            ..PodSecurity::default()
+        },
+        ..PodConfig::default()
+    })
+}
+
+fn port(port: &PortMapping) -> Result<model::PortMapping, Failure> {
+    let number = |value: u32, what| {
+        u16::try_from(value)
+            .ok()
+            .filter(|port| *port > 0)
+            .ok_or_else(|| Failure::Invalid(format!("{what} port {value} is not in 1 … 65535")))
+    };
+    let protocol = match port.protocol.as_str() {
+        "" | "tcp" => Protocol::Tcp,
+        "udp" => Protocol::Udp,
+        "sctp" => Protocol::Sctp,
+        other => {
+            return Err(Failure::Invalid(format!(
+                "protocol {other:?} is none of tcp, udp and sctp"
+            )));
+        }
+    };
+    Ok(model::PortMapping {
+        protocol,
+        container_port: number(port.container_port, "container")?,
+        host_port: number(port.host_port, "host")?,
+        host_ip: port.host_ip.clone(),
+    })
+}
+
+fn container_config(
+    state: &State,
+    request: &CreateContainerRequest,
+    name: &str,
+    pod: &PodConfig,
+    image: &Image,
+) -> Result<ContainerConfig, Failure> {
+    let (command, args) = if request.set_entrypoint && request.entrypoint.is_empty() {
+        (request.command.clone(), Vec::new())
+    } else {
+        (request.entrypoint.clone(), request.command.clone())
+    };
+    Ok(ContainerConfig {
+        name: name.to_owned(),
+        image: ImageIdentity {
+            id: image.id.clone(),
+            reference: request.image.clone(),
+            user_specified: request.image.clone(),
+        },
+        command,
+        args,
+        working_dir: request.workdir.clone(),
+        env: request
+            .env
+            .iter()
+            .map(|entry| env(entry))
+            .collect::<Result<_, _>>()?,
+        mounts: request
+            .volumes
+            .iter()
+            .map(mount)
+            .collect::<Result<_, _>>()?,
+        labels: request.labels.clone().into_iter().collect(),
+        log_path: Some(pod.log_directory.join("container.log")),
+        stdin: request.stdin,
+        stdin_once: request.stdin && !request.tty,
+        tty: request.tty,
+        resources: resources(request)?,
+        // Not the daemon's own.
+        oom_score_adj: Some(0),
+        security: security(state, request),
+        pid: PidMode::Container,
+        ..ContainerConfig::default()
+    })
+}
+
+fn env(entry: &str) -> Result<(String, Vec<u8>), Failure> {
+    match entry.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.as_bytes().to_vec())),
+        _ => Err(Failure::Invalid(format!(
+            "environment {entry:?} is not KEY=value"
+        ))),
+    }
+}
+
+fn mount(volume: &Volume) -> Result<Mount, Failure> {
+    let (source, destination) = (
+        PathBuf::from(&volume.source),
+        PathBuf::from(&volume.destination),
+    );
+    for path in [&source, &destination] {
+        if !path.is_absolute() {
+            return Err(Failure::Invalid(format!(
+                "volume path {} is not absolute",
+                path.display()
+            )));
+        }
+    }
+    Ok(Mount {
+        source: MountSource::Host(source),
+        destination,
+        readonly: volume.readonly,
+        recursive_readonly: false,
+        selinux_relabel: false,
+        propagation: Propagation::Private,
+        uids: Vec::new(),
+        gids: Vec::new(),
+    })
+}
+
+/// A volume's folder that is not there is made.
+fn make_volumes(volumes: &[Volume]) -> Result<(), Failure> {
+    for Volume { source, .. } in volumes {
+        if !std::path::Path::new(source).exists() {
+            std::fs::create_dir_all(source).map_err(|error| Failure::File {
+                action: "create the volume's folder",
+                path: source.clone(),
+                source: error,
+            })?;
+        }
+    }
+    Ok(())
+}
+
+fn resources(request: &CreateContainerRequest) -> Result<Resources, Failure> {
+    let mut resources = Resources::default();
+    if request.memory != 0 {
+        if request.memory < MIN_MEMORY {
+            return Err(Failure::Invalid("memory: the least limit is 6 MiB".into()));
+        }
+        resources.memory_limit = Some(request.memory);
+        resources.memory_swap = Some(request.memory); // no swap on top
+    }
+    if request.nano_cpus != 0 {
+        let quota =
+            i128::from(request.nano_cpus) * i128::from(CPU_PERIOD) / i128::from(NANOS_PER_CPU);
+        let quota = i64::try_from(quota).ok().filter(|quota| *quota >= 1000);
+        let quota =
+            quota.ok_or_else(|| Failure::Invalid("cpus: the least limit is 0.01".into()))?;
+        resources.cpu_period = Some(CPU_PERIOD);
+        resources.cpu_quota = Some(quota);
+    }
+    if request.cpu_shares != 0 {
+        let shares = u64::try_from(request.cpu_shares)
+            .ok()
+            .filter(|shares| (2..=262_144).contains(shares));
+        let out = || {
+            Failure::Invalid(format!(
+                "cpu-shares {} are not in 2 … 262144",
+                request.cpu_shares
+            ))
+        };
+        resources.cpu_shares = Some(shares.ok_or_else(out)?);
+    }
+    Ok(resources)
+}
+
+fn security(state: &State, request: &CreateContainerRequest) -> Security {
+    let paths = |paths: &[&str]| match request.privileged {
+        true => Vec::new(),
+        false => paths.iter().map(|path| (*path).to_owned()).collect(),
+    };
+    let default_if = |wanted: bool| match wanted && !request.privileged {
+        true => SecurityProfile::RuntimeDefault,
+        false => SecurityProfile::Unconfined,
+    };
+    let features = state.runtime.info().features;
+    Security {
+        privileged: request.privileged,
+        capabilities: Capabilities {
+            add: request.cap_add.clone(),
+            drop: request.cap_drop.clone(),
+            add_ambient: Vec::new(),
+        },
+        user: User {
+            name: request.user.clone(),
+            ..User::default()
+        },
+        readonly_rootfs: request.readonly_rootfs,
+        masked_paths: paths(&MASKED),
+        readonly_paths: paths(&READ_ONLY),
+        seccomp: default_if(features.seccomp),
+        apparmor: default_if(features.apparmor),
+        ..Security::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_are_translated_and_checked() {
+        let request = |memory, nano_cpus| CreateContainerRequest {
+            memory,
+            nano_cpus,
+            ..CreateContainerRequest::default()
+        };
+        let limits = resources(&request(64 << 20, 1_500_000_000)).unwrap();
+        assert_eq!(limits.memory_limit, Some(64 << 20));
+        assert_eq!(
+            (limits.cpu_period, limits.cpu_quota),
+            (Some(100_000), Some(150_000))
+        );
+        assert_eq!(resources(&request(0, 0)).unwrap(), Resources::default());
+        for (memory, nano_cpus) in [(1, 0), (-5, 0), (0, 1), (0, -1), (0, i64::MIN)] {
+            assert!(
+                resources(&request(memory, nano_cpus)).is_err(),
+                "{memory} {nano_cpus}"
+            );
+        }
+    }
+
+    #[test]
+    fn requests_that_can_never_be_right_are_refused() {
+        assert_eq!(env("A=b=c").unwrap(), ("A".into(), b"b=c".to_vec()));
+        assert!(env("A").is_err() && env("=b").is_err());
+        let volume = |source: &str, destination: &str| Volume {
+            source: source.into(),
+            destination: destination.into(),
+            readonly: true,
+        };
+        assert!(mount(&volume("/a", "/b")).unwrap().readonly);
+        assert!(mount(&volume("a", "/b")).is_err() && mount(&volume("/a", "b")).is_err());
+        let mapping = |host_port, protocol: &str| PortMapping {
+            host_port,
+            container_port: 80,
+            protocol: protocol.into(),
+            host_ip: String::new(),
+        };
+        assert_eq!(port(&mapping(8080, "udp")).unwrap().protocol, Protocol::Udp);
+        assert!(port(&mapping(0, "tcp")).is_err() && port(&mapping(65_536, "tcp")).is_err());
+        assert!(port(&mapping(1, "icmp")).is_err());
+    }
+}

@@ -1,0 +1,88 @@
+//! `KillContainer`: one signal to a container's first process.
+
+use joey_proto::api::{KillContainerRequest, KillContainerResponse};
+use joey_runtime::model::{ContainerState, Started};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+
+use super::State;
+use super::status::Failure;
+
+/// Sends the signal; a container that has ended takes none.
+pub fn kill(
+    state: &State,
+    request: &KillContainerRequest,
+) -> Result<KillContainerResponse, Failure> {
+    let container = state.find(&request.container)?;
+    let signal = i32::try_from(request.signal)
+        .ok()
+        .and_then(Signal::from_named_raw)
+        .ok_or_else(|| Failure::Invalid(format!("{} is no signal", request.signal)))?;
+    let record = container.record();
+    match (&record.started, record.state()) {
+        (Some(started), ContainerState::Running) => send(started, signal)?,
+        _ => {
+            return Err(Failure::WrongState(format!(
+                "container {} is not running",
+                record.config.name
+            )));
+        }
+    }
+    Ok(KillContainerResponse {})
+}
+
+fn send(started: &Started, signal: Signal) -> Result<(), Failure> {
+    let failed = |error: Errno| Failure::System("send the signal", error.into());
+    let Some(pid) = Pid::from_raw(started.pid) else {
+        return Ok(());
+    };
+    let process = match pidfd_open(pid, PidfdFlags::empty()) {
+        Ok(process) => process,
+        Err(Errno::SRCH) => return Ok(()),
+        Err(error) => return Err(failed(error)),
+    };
+    // The descriptor holds this process, so its start time tells whether it is the container's.
+    if start_ticks(started.pid) != Some(started.start_ticks) {
+        return Ok(());
+    }
+    match pidfd_send_signal(&process, signal) {
+        Ok(()) | Err(Errno::SRCH) => Ok(()),
+        Err(error) => Err(failed(error)),
+    }
+}
+
+/// Field 22 of `/proc/PID/stat`.
+fn start_ticks(pid: i32) -> Option<u64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(')')?
+        .1
+        .split_ascii_whitespace()
+        .nth(19)?
+        .parse()
+        .ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_process_that_was_started_is_signalled() {
+        let mut child = std::process::Command::new("sleep")
+            .arg("60")
+            .spawn()
+            .unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        let started = |start_ticks| Started {
+            pid,
+            start_ticks,
+            at: 0,
+            user: Default::default(),
+        };
+        let ticks = start_ticks(pid).unwrap();
+        send(&started(ticks + 1), Signal::KILL).unwrap();
+        assert!(child.try_wait().unwrap().is_none());
+        send(&started(ticks), Signal::KILL).unwrap();
+        assert!(!child.wait().unwrap().success());
+    }
+}

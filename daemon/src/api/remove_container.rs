@@ -1,0 +1,52 @@
+//! `RemoveContainer`: the container, its pod and its log.
+
+use std::path::Path;
+
+use joey_proto::api::{RemoveContainerRequest, RemoveContainerResponse};
+use joey_runtime::model::ContainerState;
+
+use super::State;
+use super::status::Failure;
+
+/// Removes a container; a running one only by force.
+pub async fn remove(
+    state: &State,
+    request: &RemoveContainerRequest,
+) -> Result<RemoveContainerResponse, Failure> {
+    let container = state.find(&request.container)?;
+    let record = container.record();
+    if record.state() == ContainerState::Running && !request.force {
+        return Err(Failure::InUse(format!(
+            "container {} is running: stop it first, or remove it by force",
+            record.config.name
+        )));
+    }
+    state.remove_pod(&record.pod_id).await?;
+    Ok(RemoveContainerResponse {})
+}
+
+impl State {
+    /// Removes a pod of Joey's with its container and log; an unknown one is fine.
+    pub(super) async fn remove_pod(&self, pod_id: &str) -> joey_runtime::Result<()> {
+        let log = self
+            .runtime
+            .pod(pod_id)
+            .ok()
+            .map(|pod| pod.record().config.log_directory.clone());
+        self.runtime.stop_pod(pod_id).await?;
+        self.runtime.remove_pod(pod_id).await?;
+        if let Some(log) = log.filter(|log| log.parent() == Some(self.logs.as_path())) {
+            remove_log(&log);
+        }
+        Ok(())
+    }
+}
+
+fn remove_log(folder: &Path) {
+    match std::fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            tracing::warn!(folder = %folder.display(), %error, "a log stays behind");
+        }
+        _ => {}
+    }
+}
