@@ -251,14 +251,6 @@ impl Cgroups {
             Driver::Systemd => path::slice_parent(parent),
         }
     }
-
-    #[cfg(test)]
-    pub(crate) fn with_layout(layout: Layout) -> Self {
-        Self {
-            layout,
-            driver: Driver::Cgroupfs,
-        }
-    }
 }
 
 /// Never a group: the kernel takes no newline in a group's name.
@@ -309,7 +301,7 @@ fn make_dirs(group: &Group) -> Result<(), CreateError> {
             .as_ref()
             .is_err_and(|e| e.kind() == io::ErrorKind::NotFound)
         {
-            make_parents_in(group, root, group.path.parent().unwrap_or(Path::new("")))?;
+            make_parents_in(group, root, above(&group.path))?;
             made = fs::create_dir(&dir);
         }
         match made {
@@ -323,14 +315,21 @@ fn make_dirs(group: &Group) -> Result<(), CreateError> {
             Err(e) => return Err(FileError::new("make", &dir, e).into()),
         }
     }
-    if group.layout.version() == Version::V2 && !by_systemd {
-        let parent = group.path.parent().unwrap_or(Path::new(""));
-        enable_controllers(group.layout.unified().unwrap_or(Path::new("/")), parent)?;
+    if group.layout.version() == Version::V2
+        && let Some(root) = group.layout.unified()
+    {
+        // systemd knows fewer controllers than the kernel (no huge pages).
+        enable_controllers(root, above(&group.path))?;
     }
     if let Some(root) = group.layout.v1_root("cpuset") {
         inherit_cpuset(root, &group.path)?;
     }
     Ok(())
+}
+
+/// The parent; the root's is the root.
+fn above(path: &Path) -> &Path {
+    path.parent().unwrap_or_else(|| Path::new(""))
 }
 
 fn make_parents(group: &Group, path: &Path) -> Result<(), CreateError> {
@@ -347,7 +346,7 @@ fn make_parents_in(group: &Group, root: &Path, path: &Path) -> Result<(), Create
         inherit_cpuset(root, path)?;
     }
     if group.layout.version() == Version::V2 && group.unit.is_none() {
-        enable_controllers(root, path.parent().unwrap_or(Path::new("")))?;
+        enable_controllers(root, above(path))?;
     }
     Ok(())
 }

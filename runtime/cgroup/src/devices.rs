@@ -12,8 +12,10 @@ use crate::resources::DeviceRule;
 
 /// Puts the rules into force, replacing those of an earlier call.
 pub(crate) fn apply(layout: &Layout, path: &Path, rules: &[DeviceRule]) -> Result<(), FileError> {
-    if layout.version() == Version::V2 {
-        let dir = layout.unified().unwrap_or(Path::new("/")).join(path);
+    if layout.version() == Version::V2
+        && let Some(root) = layout.unified()
+    {
+        let dir = root.join(path);
         return bpf::attach(&dir, rules)
             .map_err(|e| FileError::new("attach a device program to", &dir, e));
     }

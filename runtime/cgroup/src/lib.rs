@@ -42,5 +42,6 @@ pub use resources::{
 };
 pub use stats::{
     CpuStats, HugetlbStats, IoStats, MemoryStats, PidsStats, Pressure, PressureTimes, Psi, Stats,
+    StatsReader, Usage,
 };
 pub use systemd::SystemdError;

@@ -8,7 +8,7 @@ use crate::layout::Version;
 use crate::resources::{Resources, shares_of_weight};
 
 /// v1 says "no limit" by the largest multiple of a page.
-const V1_UNLIMITED: u64 = 0x7fff_ffff_ffff_0000;
+pub(crate) const V1_UNLIMITED: u64 = 0x7fff_ffff_ffff_0000;
 
 impl Group {
     /// What the kernel has, in the terms of [`Resources`]; −1 where there is no limit. Device rules,

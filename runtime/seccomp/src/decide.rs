@@ -127,9 +127,7 @@ impl Context {
             && includes.min_kernel.is_none_or(|least| self.kernel >= least)
             && !excludes.caps.iter().any(has)
             && !here(excludes)
-            && !excludes
-                .min_kernel
-                .is_some_and(|least| self.kernel >= least)
+            && excludes.min_kernel.is_none_or(|least| self.kernel < least)
     }
 }
 

@@ -11,6 +11,7 @@ mod cache;
 mod compile;
 mod decide;
 mod profile;
+mod text;
 
 pub use cache::Cache;
 pub use compile::{CompileError, Compiled, compile};

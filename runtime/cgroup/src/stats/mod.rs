@@ -1,6 +1,7 @@
 //! What a group uses: cheap reads of the kernel's counters.
 
 mod parse;
+mod source;
 mod v1;
 mod v2;
 
@@ -10,6 +11,7 @@ pub use parse::{Pressure, PressureTimes};
 
 use crate::files;
 use crate::group::Group;
+use source::{Fresh, Kept, Source};
 
 /// Everything about a group, read at one moment.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -158,19 +160,25 @@ impl Group {
     /// Processor time; None without the controller or the group.
     #[must_use]
     pub fn cpu_stats(&self) -> Option<CpuStats> {
-        match self.v2_dir() {
-            Some(dir) => v2::cpu(&dir),
-            None => v1::cpu(&self.v1_dir("cpuacct")?, self.v1_dir("cpu").as_deref()),
+        let mut source = Fresh::new(self);
+        if self.is_v2() {
+            v2::cpu(&mut source)
+        } else {
+            v1::cpu(&mut source)
         }
     }
 
     /// Memory and swap; None without the controller or the group.
     #[must_use]
     pub fn memory_stats(&self) -> Option<MemoryStats> {
-        match self.v2_dir() {
-            Some(dir) => v2::memory(&dir),
-            None => v1::memory(&self.v1_dir("memory")?),
+        let mut source = Fresh::new(self);
+        let mut stats = memory(&mut source, self.is_v2())?;
+        if self.is_v2() {
+            v2::memory_events(&mut source, &mut stats);
+        } else {
+            v1::memory_events(&mut source, &mut stats);
         }
+        Some(stats)
     }
 
     /// Tasks; None without the controller or the group.
@@ -235,12 +243,69 @@ impl Group {
         u64::try_from(self.processes().len()).unwrap_or(u64::MAX)
     }
 
-    fn v2_dir(&self) -> Option<std::path::PathBuf> {
-        self.layout
-            .v1()
-            .is_empty()
-            .then(|| self.unified_dir())
-            .flatten()
+    fn is_v2(&self) -> bool {
+        self.layout.v1().is_empty()
+    }
+
+    pub(crate) fn v2_dir(&self) -> Option<std::path::PathBuf> {
+        self.unified_dir().filter(|_| self.is_v2())
+    }
+}
+
+fn memory(source: &mut impl Source, is_v2: bool) -> Option<MemoryStats> {
+    if is_v2 {
+        v2::memory(source)
+    } else {
+        v1::memory(source)
+    }
+}
+
+/// Reads the same group again and again, with its files kept open: about a tenth of the cost of
+/// [`Group::stats`], and at most seven descriptors. They do not keep the group from being removed.
+#[derive(Debug)]
+pub struct StatsReader {
+    source: Kept,
+    is_v2: bool,
+}
+
+/// What CRI's container statistics need.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Usage {
+    /// CLOCK_REALTIME, ns.
+    pub timestamp_ns: u64,
+    /// ns of processor time.
+    pub cpu_usage_ns: Option<u64>,
+    /// `max_usage`, `limit_hits`, `oom_kills` (and on v1 `kernel`) are not read.
+    pub memory: Option<MemoryStats>,
+    /// Threads.
+    pub threads: Option<u64>,
+}
+
+impl StatsReader {
+    /// Opens nothing yet.
+    #[must_use]
+    pub fn new(group: &Group) -> Self {
+        Self {
+            source: Kept::new(group.clone()),
+            is_v2: group.is_v2(),
+        }
+    }
+
+    /// None once the group is gone.
+    pub fn read(&mut self) -> Option<Usage> {
+        let source = &mut self.source;
+        let usage = Usage {
+            timestamp_ns: now_ns(),
+            cpu_usage_ns: if self.is_v2 {
+                v2::cpu(source).map(|cpu| cpu.usage_ns)
+            } else {
+                v1::cpu_usage(source)
+            },
+            memory: memory(source, self.is_v2),
+            threads: source.number("pids", "pids.current"),
+        };
+        let found = usage.cpu_usage_ns.is_some() || usage.memory.is_some();
+        found.then_some(usage)
     }
 }
 

@@ -3,54 +3,50 @@
 use std::path::Path;
 
 use super::parse::{self, Keyed};
+use super::source::Source;
 use super::{CpuStats, HugetlbStats, IoStats, MemoryStats};
 use crate::files;
+use crate::read_back::V1_UNLIMITED;
 
-/// v1 says "no limit" by the largest multiple of a page.
-const UNLIMITED: u64 = 0x7fff_ffff_ffff_0000;
+pub(super) fn cpu_usage(source: &mut impl Source) -> Option<u64> {
+    source.number("cpuacct", "cpuacct.usage")
+}
 
-pub(super) fn cpu(cpuacct: &Path, cpu: Option<&Path>) -> Option<CpuStats> {
-    let mut buffer = Vec::with_capacity(512);
+pub(super) fn cpu(source: &mut impl Source) -> Option<CpuStats> {
     let mut stats = CpuStats {
-        usage_ns: files::read_number(&cpuacct.join("cpuacct.usage"))?,
+        usage_ns: cpu_usage(source)?,
         ..CpuStats::default()
     };
     // cpuacct.stat counts ticks of 10 ms; these two count ns.
     let (user, system) = ("cpuacct.usage_user", "cpuacct.usage_sys");
-    stats.user_ns = files::read_number(&cpuacct.join(user)).unwrap_or(0);
-    stats.system_ns = files::read_number(&cpuacct.join(system)).unwrap_or(0);
-    if let Some(cpu) = cpu
-        && files::read_into(&cpu.join("cpu.stat"), &mut buffer).is_ok()
-    {
-        for (key, value) in Keyed::new(&buffer).pairs() {
-            match key {
-                b"nr_periods" => stats.periods = value,
-                b"nr_throttled" => stats.throttled_periods = value,
-                b"throttled_time" => stats.throttled_ns = value,
-                _ => {}
-            }
+    stats.user_ns = source.number("cpuacct", user).unwrap_or(0);
+    stats.system_ns = source.number("cpuacct", system).unwrap_or(0);
+    let text = source.text("cpu", "cpu.stat").unwrap_or_default();
+    for (key, value) in Keyed::new(text).pairs() {
+        match key {
+            b"nr_periods" => stats.periods = value,
+            b"nr_throttled" => stats.throttled_periods = value,
+            b"throttled_time" => stats.throttled_ns = value,
+            _ => {}
         }
     }
     Some(stats)
 }
 
-pub(super) fn memory(dir: &Path) -> Option<MemoryStats> {
-    let usage = files::read_number(&dir.join("memory.usage_in_bytes"))?;
-    let mut buffer = Vec::with_capacity(4096);
-    files::read_into(&dir.join("memory.stat"), &mut buffer).ok()?;
+/// Without what [`memory_events`] adds.
+pub(super) fn memory(source: &mut impl Source) -> Option<MemoryStats> {
     let mut stats = MemoryStats {
-        usage,
+        usage: source.number("memory", "memory.usage_in_bytes")?,
         ..MemoryStats::default()
     };
-    let mut swap_and_memory_limit = None;
-    for (key, value) in Keyed::new(&buffer).pairs() {
+    let mut both_limit = None;
+    let limited = |value: u64| Some(value).filter(|n| *n < V1_UNLIMITED);
+    for (key, value) in Keyed::new(source.text("memory", "memory.stat")?).pairs() {
         match key {
             b"pgfault" => stats.own_page_faults = Some(value),
             b"pgmajfault" => stats.own_major_page_faults = Some(value),
-            b"hierarchical_memory_limit" => stats.limit = Some(value).filter(|n| *n < UNLIMITED),
-            b"hierarchical_memsw_limit" => {
-                swap_and_memory_limit = Some(value).filter(|n| *n < UNLIMITED);
-            }
+            b"hierarchical_memory_limit" => stats.limit = limited(value),
+            b"hierarchical_memsw_limit" => both_limit = limited(value),
             b"total_cache" => stats.cache = value,
             b"total_rss" => stats.rss = value,
             b"total_shmem" => stats.shmem = value,
@@ -63,20 +59,25 @@ pub(super) fn memory(dir: &Path) -> Option<MemoryStats> {
             _ => {}
         }
     }
-    let number = |name: &str| files::read_number(&dir.join(name));
-    stats.kernel = number("memory.kmem.usage_in_bytes").unwrap_or(0);
-    stats.max_usage = number("memory.max_usage_in_bytes");
-    stats.limit_hits = number("memory.failcnt").unwrap_or(0);
-    if files::read_into(&dir.join("memory.oom_control"), &mut buffer).is_ok() {
-        stats.oom_kills = Keyed::new(&buffer).get("oom_kill").unwrap_or(0);
-    }
-    stats.swap_limit = match (swap_and_memory_limit, stats.limit) {
+    stats.swap_limit = match (both_limit, stats.limit) {
         (Some(both), Some(memory)) => Some(both.saturating_sub(memory)),
         (both, None) => both,
         (None, Some(_)) => None,
     };
     stats.derive();
     Some(stats)
+}
+
+pub(super) fn memory_events(source: &mut impl Source, stats: &mut MemoryStats) {
+    let mut number = |name: &'static str| source.number("memory", name);
+    stats.kernel = number("memory.kmem.usage_in_bytes").unwrap_or(0);
+    stats.max_usage = number("memory.max_usage_in_bytes");
+    // The limit of memory and swap is asked first where it is the same.
+    let hits = ["memory.failcnt", "memory.memsw.failcnt"].map(|name| number(name).unwrap_or(0));
+    stats.limit_hits = hits.iter().sum();
+    if let Some(text) = source.text("memory", "memory.oom_control") {
+        stats.oom_kills = Keyed::new(text).get("oom_kill").unwrap_or(0);
+    }
 }
 
 impl MemoryStats {
@@ -156,7 +157,16 @@ pub(super) fn hugetlb(dir: &Path) -> Vec<HugetlbStats> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::group::Group;
+    use crate::layout::Layout;
+    use crate::path;
     use std::fs;
+
+    /// The root group of these mounts.
+    fn group_at(mounts: &str) -> Group {
+        let layout = Layout::parse(mounts).unwrap();
+        Group::new(&layout, path::plain_parent("/").unwrap())
+    }
 
     #[test]
     fn memory_of_v1_is_read_with_the_groups_beneath() {
@@ -174,7 +184,10 @@ mod tests {
              hierarchical_memsw_limit 6000\ntotal_rss 300\ntotal_swap 50\n\
              total_inactive_file 200\ntotal_pgfault 9\n",
         );
-        let stats = memory(dir.path()).unwrap();
+        let layout = "1 1 0:1 / DIR rw - cgroup cgroup rw,memory"
+            .replace("DIR", dir.path().to_str().unwrap());
+        let group = group_at(&layout);
+        let stats = group.memory_stats().unwrap();
         assert_eq!(stats.working_set, 800);
         assert_eq!(stats.available, Some(3200));
         assert_eq!(stats.swap_limit, Some(2000));
@@ -189,7 +202,9 @@ mod tests {
         fs::write(dir.path().join("memory.usage_in_bytes"), "1").unwrap();
         let text = "hierarchical_memory_limit 9223372036854771712\n";
         fs::write(dir.path().join("memory.stat"), text).unwrap();
-        let stats = memory(dir.path()).unwrap();
+        let layout = "1 1 0:1 / DIR rw - cgroup cgroup rw,memory"
+            .replace("DIR", dir.path().to_str().unwrap());
+        let stats = group_at(&layout).memory_stats().unwrap();
         assert_eq!((stats.limit, stats.available), (None, None));
     }
 

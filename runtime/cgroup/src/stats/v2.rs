@@ -3,14 +3,13 @@
 use std::path::Path;
 
 use super::parse::{self, Keyed};
+use super::source::Source;
 use super::{CpuStats, HugetlbStats, IoStats, MemoryStats};
 use crate::files;
 
-pub(super) fn cpu(dir: &Path) -> Option<CpuStats> {
-    let mut buffer = Vec::with_capacity(512);
-    files::read_into(&dir.join("cpu.stat"), &mut buffer).ok()?;
+pub(super) fn cpu(source: &mut impl Source) -> Option<CpuStats> {
     let mut stats = CpuStats::default();
-    for (key, value) in Keyed::new(&buffer).pairs() {
+    for (key, value) in Keyed::new(source.text("cpu", "cpu.stat")?).pairs() {
         let ns = value.saturating_mul(1000);
         match key {
             b"usage_usec" => stats.usage_ns = ns,
@@ -25,21 +24,18 @@ pub(super) fn cpu(dir: &Path) -> Option<CpuStats> {
     Some(stats)
 }
 
-pub(super) fn memory(dir: &Path) -> Option<MemoryStats> {
-    let number = |name: &str| files::read_number(&dir.join(name));
-    let limit_of = |name: &str| number(name).filter(|n| *n != u64::MAX);
-    let mut buffer = Vec::with_capacity(4096);
-    files::read_into(&dir.join("memory.stat"), &mut buffer).ok()?;
+/// Without what [`memory_events`] adds.
+pub(super) fn memory(source: &mut impl Source) -> Option<MemoryStats> {
+    let mut number = |name: &'static str| source.number("memory", name);
     let mut stats = MemoryStats {
         usage: number("memory.current")?,
-        max_usage: number("memory.peak"),
-        limit: limit_of("memory.max"),
+        limit: number("memory.max").filter(|n| *n != u64::MAX),
         swap: number("memory.swap.current"),
-        swap_limit: limit_of("memory.swap.max"),
+        swap_limit: number("memory.swap.max").filter(|n| *n != u64::MAX),
         ..MemoryStats::default()
     };
     let mut kernel_parts = 0;
-    for (key, value) in Keyed::new(&buffer).pairs() {
+    for (key, value) in Keyed::new(source.text("memory", "memory.stat")?).pairs() {
         match key {
             b"anon" => stats.rss = value,
             b"file" => stats.cache = value,
@@ -58,13 +54,17 @@ pub(super) fn memory(dir: &Path) -> Option<MemoryStats> {
         // Before 5.18 there is no sum.
         stats.kernel = kernel_parts;
     }
-    if files::read_into(&dir.join("memory.events"), &mut buffer).is_ok() {
-        let events = Keyed::new(&buffer);
+    stats.derive();
+    Some(stats)
+}
+
+pub(super) fn memory_events(source: &mut impl Source, stats: &mut MemoryStats) {
+    stats.max_usage = source.number("memory", "memory.peak");
+    if let Some(text) = source.text("memory", "memory.events") {
+        let events = Keyed::new(text);
         stats.limit_hits = events.get("max").unwrap_or(0);
         stats.oom_kills = events.get("oom_kill").unwrap_or(0);
     }
-    stats.derive();
-    Some(stats)
 }
 
 pub(super) fn io(dir: &Path) -> Vec<IoStats> {
@@ -139,6 +139,10 @@ pub(super) fn page_sizes(dir: &Path, ending: &str) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::group::Group;
+    use crate::layout::Layout;
+    use crate::path;
+    use crate::stats::StatsReader;
     use std::fs;
 
     #[test]
@@ -161,15 +165,20 @@ mod tests {
         file("hugetlb.2MB.current", "2097152\n");
         file("hugetlb.2MB.rsvd.current", "0\n");
         file("hugetlb.2MB.events", "max 3\n");
-        let stats = cpu(dir.path()).unwrap();
+        let layout = Layout::v2_at(dir.path());
+        let group = Group::new(&layout, path::plain_parent("/").unwrap());
+        let stats = group.cpu_stats().unwrap();
         assert_eq!((stats.usage_ns, stats.throttled_ns), (30_000, 5_000));
-        let stats = memory(dir.path()).unwrap();
+        let stats = group.memory_stats().unwrap();
         assert_eq!((stats.working_set, stats.limit), (800, None));
         assert_eq!(
             (stats.kernel, stats.oom_kills, stats.limit_hits),
             (11, 1, 4)
         );
         assert_eq!(stats.swap_available, Some(90));
+        let usage = StatsReader::new(&group).read().unwrap();
+        assert_eq!(usage.cpu_usage_ns, Some(30_000));
+        assert_eq!(usage.memory.unwrap().working_set, 800);
         let pages = hugetlb(dir.path());
         assert_eq!(pages.len(), 1);
         assert_eq!((pages[0].usage, pages[0].failures), (2_097_152, 3));
