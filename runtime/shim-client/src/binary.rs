@@ -1,45 +1,58 @@
-//! The shim's program, held in memory.
+//! The shim's program, held in a sealed memory file.
 
 use std::fs::File;
-use std::io::{Seek, SeekFrom};
+use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 
-use crate::error::CallError;
+/// The program could not be loaded.
+#[derive(Debug, thiserror::Error)]
+#[error("load the shim's program from {}", path.display())]
+pub struct ShimBinaryError {
+    path: PathBuf,
+    #[source]
+    source: io::Error,
+}
 
-/// A sealed copy of the shim's binary. Containers can't reach the file through `/proc/PID/exe` and
-/// change what the next pod runs (CVE-2019-5736); all shims share its pages.
+/// A sealed copy of the shim's program: a container that reaches a shim's `/proc/PID/exe` can
+/// change nothing (CVE-2019-5736), and all shims share its pages.
 #[derive(Debug)]
 pub struct ShimBinary {
-    memory: OwnedFd,
+    memfd: OwnedFd,
 }
 
 impl ShimBinary {
-    /// Copies and seals the binary at `path`.
+    /// Copies the program at `path`.
     ///
     /// # Errors
-    /// The file can't be read.
-    pub fn load(path: &Path) -> Result<Self, CallError> {
-        let failed = |step| move |source: std::io::Error| CallError::Spawn { step, source };
-        let mut source = File::open(path).map_err(failed("open the shim's binary"))?;
-        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-        let memory =
-            memfd_create("joey-shim", flags).map_err(|e| failed("make a memory file")(e.into()))?;
-        let mut copy = File::from(memory);
-        std::io::copy(&mut source, &mut copy).map_err(failed("copy the shim's binary"))?;
-        copy.seek(SeekFrom::Start(0))
-            .map_err(failed("copy the shim's binary"))?;
-        let seals = SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL;
-        fcntl_add_seals(&copy, seals).map_err(|e| failed("seal the shim's binary")(e.into()))?;
-        Ok(Self {
-            memory: copy.into(),
-        })
+    /// When it cannot be read, or there is no memory for it.
+    pub fn load(path: impl AsRef<Path>) -> Result<Self, ShimBinaryError> {
+        let path = path.as_ref();
+        let error = |source| ShimBinaryError {
+            path: path.to_owned(),
+            source,
+        };
+        let memfd = copy(path).map_err(error)?;
+        let seals = SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE;
+        fcntl_add_seals(&memfd, seals).map_err(|errno| error(errno.into()))?;
+        Ok(Self { memfd })
     }
 
-    /// A path that executes it, in this process and its children before they exec.
+    /// A path that executes the program in a child of this process.
     pub(crate) fn path(&self) -> PathBuf {
-        PathBuf::from(format!("/proc/self/fd/{}", self.memory.as_raw_fd()))
+        PathBuf::from(format!("/proc/self/fd/{}", self.memfd.as_raw_fd()))
     }
+}
+
+fn copy(path: &Path) -> io::Result<OwnedFd> {
+    let mut program = File::open(path)?;
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    // A kernel that insists on it (6.3, vm.memfd_noexec) wants to hear that this one is executed.
+    let memfd = memfd_create("joey-shim", flags | MemfdFlags::EXEC)
+        .or_else(|_| memfd_create("joey-shim", flags))?;
+    let mut memfd = File::from(memfd);
+    io::copy(&mut program, &mut memfd)?;
+    Ok(memfd.into())
 }

@@ -1,57 +1,76 @@
-//! What a call to a shim fails with.
+//! Why a call to a shim failed.
 
+use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use thiserror::Error;
-
-/// A call to a shim that failed.
-#[derive(Debug, Error)]
-pub enum CallError {
-    /// The shim carried the call out and it failed.
+/// A call to a shim failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ShimError {
+    /// The shim did not do it: its own words, with the errno of the failing step (0: none).
     #[error("{message}")]
-    Failed {
-        /// 0 where no system call failed.
+    Refused {
+        /// The verb.
+        verb: &'static str,
+        /// The errno of the failing step, 0 where it had none.
         errno: i32,
-        /// The step and its causes.
+        /// The steps, outermost first, and the cause.
         message: String,
     },
-    /// The shim ended or closed the connection.
-    #[error("the shim is gone")]
-    Gone,
-    /// The shim did not answer in time.
-    #[error("the shim does not answer {call} within {limit:?}")]
-    Late {
-        /// The call.
-        call: &'static str,
-        /// Its deadline.
-        limit: Duration,
+    /// No answer came in time. The request may still be carried out.
+    #[error("the shim did not answer {verb} within {after:?}")]
+    TimedOut {
+        /// The verb.
+        verb: &'static str,
+        /// The bound.
+        after: Duration,
     },
-    /// The shim answered with something else.
-    #[error("the shim answered {call} with another call's reply")]
-    Confused {
-        /// The call.
-        call: &'static str,
+    /// The connection ended before an answer: the shim has died.
+    #[error("the shim's connection was lost during {verb}")]
+    Lost {
+        /// The verb.
+        verb: &'static str,
     },
-    /// A protocol this daemon does not speak.
-    #[error("the shim speaks protocol {0}, newer than this daemon's")]
-    Protocol(u32),
-    /// The connection can't be made.
-    #[error("connect to {path}")]
-    Connect {
-        /// The shim's socket.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: std::io::Error,
+    /// The answer was not one to this request.
+    #[error("the shim's answer to {verb} makes no sense")]
+    Garbled {
+        /// The verb.
+        verb: &'static str,
     },
-    /// The shim can't be started.
-    #[error("{step}")]
+    /// The shim's process could not be started.
+    #[error("start a shim in {}", run_dir.display())]
     Spawn {
-        /// What failed.
-        step: &'static str,
-        /// Why.
+        /// The pod's run folder.
+        run_dir: PathBuf,
+        /// The cause.
         #[source]
-        source: std::io::Error,
+        source: io::Error,
     },
+    /// Nobody listens in the run folder.
+    #[error("connect to the shim in {}", run_dir.display())]
+    Connect {
+        /// The pod's run folder.
+        run_dir: PathBuf,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl ShimError {
+    /// The errno of the step that failed in the shim, 0 where there is none.
+    #[must_use]
+    pub fn errno(&self) -> i32 {
+        match self {
+            Self::Refused { errno, .. } => *errno,
+            _ => 0,
+        }
+    }
+
+    /// The container or process meant does not run (any more).
+    #[must_use]
+    pub fn is_not_running(&self) -> bool {
+        // ESRCH: known, not running. ENOENT: not known.
+        matches!(self, Self::Refused { errno: 3 | 2, .. })
+    }
 }

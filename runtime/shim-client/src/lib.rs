@@ -1,21 +1,17 @@
-//! Starts the shims of pods and speaks their protocol.
-//!
-//! One connection per pod carries every call, multiplexed by id; the shim's events come on it too.
-//! Each call has a deadline: a hung shim never hangs the daemon.
-#![forbid(unsafe_code)]
+//! The daemon's side of a pod's shim: starting it, finding it again, and its verbs as methods.
 
 mod binary;
-mod connection;
 mod error;
-mod exec;
-mod exit_record;
-mod frames;
+mod event;
+mod link;
+mod record;
 mod shim;
-mod spawn;
 
-pub use binary::ShimBinary;
-pub use connection::{Events, ShimEvent};
-pub use error::CallError;
-pub use exec::ExecHandle;
-pub use exit_record::{ExitRecordError, read_exit_record};
-pub use shim::Shim;
+pub use binary::{ShimBinary, ShimBinaryError};
+pub use error::ShimError;
+pub use event::ShimEvent;
+pub use record::{ExitRecord, ExitRecordError, read_exit_record};
+pub use shim::{AttachStreams, Attached, ExecStreams, Executed, PROTOCOL, Shim, StartedPod};
+
+/// The messages of the protocol, used in the methods' arguments and results.
+pub use joey_proto::shim as proto;

@@ -1,229 +1,426 @@
-//! The calls of a shim.
+//! A pod's shim: its process and its verbs.
 
-use std::os::fd::OwnedFd;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::sync::Arc;
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use joey_proto::shim::{
-    Attach, AttachReply, CloseStdin, Delete, Exec, Hello, Kill, ReopenLog, Resize, Shutdown, Start,
-    StartPod, StartPodReply, StartReply, State, StateReply, reply::Result as ReplyKind,
-    request::Call as CallKind,
+    Attach, CloseStdin, Delete, Exec, ExecReply, Hello, HelloReply, Kill, Namespaces, ReopenLog,
+    Resize, Shutdown, Start, StartPod, StartReply, State, StateReply, reply, request::Call,
 };
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 use tokio::net::UnixStream;
+use tokio::sync::broadcast;
 
-use crate::connection::{Connection, Events};
-use crate::error::CallError;
-use crate::exec::ExecHandle;
+use crate::binary::ShimBinary;
+use crate::error::ShimError;
+use crate::event::ShimEvent;
+use crate::link::{Answer, Link};
 
-/// The newest protocol this daemon speaks.
-const PROTOCOL: u32 = 1;
-/// Calls that the shim's loop answers by itself.
+/// The protocol spoken here; a shim may be older.
+pub const PROTOCOL: u32 = 1;
+
+/// For what a shim answers at once.
 const QUICK: Duration = Duration::from_secs(10);
-/// Calls that a worker of the shim carries out.
-const SLOW: Duration = Duration::from_secs(130);
+/// For a pod's namespaces: a helper in the shim has 30 s.
+const POD: Duration = Duration::from_secs(60);
+/// For what a worker does: it has 120 s.
+const WORKER: Duration = Duration::from_secs(130);
 
-/// A connected shim.
+type Result<T> = std::result::Result<T, ShimError>;
+
+/// A connection to the shim of one pod. Its methods may be called from many tasks at once.
 #[derive(Debug)]
 pub struct Shim {
-    connection: Arc<Connection>,
-    pid: i32,
+    link: Link,
+    pidfd: OwnedFd,
+    hello: HelloReply,
 }
 
-macro_rules! expect {
-    ($reply:expr, $kind:ident, $call:expr) => {
-        match $reply {
-            ReplyKind::$kind(reply) => Ok(reply),
-            _ => Err(CallError::Confused { call: $call }),
-        }
-    };
+/// The outcome of [`Shim::start_pod`].
+#[derive(Debug)]
+pub struct StartedPod {
+    /// The network namespace, when one was made.
+    pub network: Option<OwnedFd>,
+    /// The init of the shared PID namespace, on the host; 0 without.
+    pub init_pid: i32,
 }
 
-pub(crate) async fn kill(connection: &Connection, request: Kill) -> Result<(), CallError> {
-    let (reply, _) = connection
-        .call("Kill", CallKind::Kill(request), Vec::new(), QUICK)
-        .await?;
-    expect!(reply, Done, "Kill").map(drop)
+/// The standard streams of an exec; what is missing is /dev/null. With a terminal all are.
+#[derive(Debug, Default)]
+pub struct ExecStreams {
+    /// Read by the process.
+    pub stdin: Option<OwnedFd>,
+    /// Written by the process.
+    pub stdout: Option<OwnedFd>,
+    /// Written by the process.
+    pub stderr: Option<OwnedFd>,
+}
+
+/// A process in a container.
+#[derive(Debug)]
+pub struct Executed {
+    /// Names it in [`Shim::kill`] and in [`ShimEvent::ExecExit`].
+    pub exec_id: u64,
+    /// On the host.
+    pub pid: i32,
+    /// The terminal's master, when one was asked for.
+    pub master: Option<OwnedFd>,
+}
+
+/// What an attacher wants. The shim makes the descriptors non-blocking: pass ends of pipes, not
+/// descriptors that something else reads or writes.
+#[derive(Debug, Default)]
+pub struct AttachStreams {
+    /// Read by the shim, for the container's stdin.
+    pub stdin: Option<OwnedFd>,
+    /// Written by the shim.
+    pub stdout: Option<OwnedFd>,
+    /// Written by the shim.
+    pub stderr: Option<OwnedFd>,
+}
+
+/// An attachment. It ends when the container does, or when its descriptors' other ends are closed.
+#[derive(Debug, Clone, Copy)]
+pub struct Attached {
+    /// Names it in [`ShimEvent::AttachDropped`].
+    pub attach_id: u64,
+    /// The container has a terminal: everything comes as stdout.
+    pub terminal: bool,
 }
 
 impl Shim {
-    /// Connects to the shim of a pod by its run folder.
+    /// Starts a shim for a pod. It lives on without this process.
     ///
     /// # Errors
-    /// Nobody listens; the protocols don't match.
-    pub async fn connect(run_folder: &Path) -> Result<Self, CallError> {
-        let path = run_folder.join("shim.sock");
-        let socket = UnixStream::connect(&path)
-            .await
-            .map_err(|source| CallError::Connect {
-                path: path.clone(),
-                source,
-            })?;
-        Self::greet(socket).await
+    /// When it cannot be executed, or does not answer.
+    pub async fn spawn(binary: &ShimBinary, pod_id: &str, run_dir: &Path) -> Result<Self> {
+        let error = |source| ShimError::Spawn {
+            run_dir: run_dir.to_owned(),
+            source,
+        };
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair().map_err(error)?;
+        ours.set_nonblocking(true).map_err(error)?;
+        // The connection is the shim's stdin: no descriptor has to be inheritable, and without a
+        // hook between fork and exec the fast path of process creation is taken.
+        let child = Command::new(binary.path())
+            .arg0("joey-shim")
+            .arg(pod_id)
+            .arg(run_dir)
+            .arg("stdin")
+            .env_clear()
+            .stdin(Stdio::from(OwnedFd::from(theirs)))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .map_err(error)?;
+        let pidfd = pidfd_of(child.id()).map_err(error)?;
+        let reaped = pidfd.try_clone().map_err(error)?;
+        tokio::spawn(reap(child, reaped));
+        let stream = UnixStream::from_std(ours).map_err(error)?;
+        Self::greet(stream, pidfd).await
     }
 
-    pub(crate) async fn greet(socket: UnixStream) -> Result<Self, CallError> {
-        let connection = Connection::new(socket);
-        let hello = CallKind::Hello(Hello { protocol: PROTOCOL });
-        let (reply, _) = connection.call("Hello", hello, Vec::new(), QUICK).await?;
-        let hello = expect!(reply, Hello, "Hello")?;
-        if hello.protocol > PROTOCOL {
-            return Err(CallError::Protocol(hello.protocol));
-        }
-        Ok(Self {
-            connection,
-            pid: hello.pid,
-        })
+    /// Finds the shim of a pod again, after this process's restart.
+    ///
+    /// # Errors
+    /// When nobody listens in `run_dir`, or nobody answers.
+    pub async fn connect(run_dir: &Path) -> Result<Self> {
+        let error = |source| ShimError::Connect {
+            run_dir: run_dir.to_owned(),
+            source,
+        };
+        let dir = std::fs::File::open(run_dir).map_err(error)?;
+        // A socket's address is short, the folder's path may be long.
+        let short = format!(
+            "/proc/self/fd/{}/shim.sock",
+            std::os::fd::AsRawFd::as_raw_fd(&dir)
+        );
+        let stream = UnixStream::connect(short).await.map_err(error)?;
+        let pid = stream
+            .peer_cred()
+            .map_err(error)?
+            .pid()
+            .and_then(|pid| u32::try_from(pid).ok())
+            .unwrap_or(0);
+        // Its answer to the greeting shows that the pid was still its own.
+        let pidfd = pidfd_of(pid).map_err(error)?;
+        Self::greet(stream, pidfd).await
     }
 
-    /// The shim's process.
+    async fn greet(stream: UnixStream, pidfd: OwnedFd) -> Result<Self> {
+        let mut shim = Self {
+            link: Link::new(stream),
+            pidfd,
+            hello: HelloReply::default(),
+        };
+        let call = Call::Hello(Hello { protocol: PROTOCOL });
+        shim.hello = match shim.call("Hello", call, Vec::new(), QUICK).await? {
+            (reply::Result::Hello(hello), _) => hello,
+            _ => return Err(ShimError::Garbled { verb: "Hello" }),
+        };
+        Ok(shim)
+    }
+
+    /// The shim's pid.
     #[must_use]
     pub fn pid(&self) -> i32 {
-        self.pid
+        self.hello.pid
     }
 
-    /// The events of this connection; the first caller gets them.
+    /// Becomes readable when the shim ends.
     #[must_use]
-    pub fn events(&self) -> Events {
-        self.connection.events()
+    pub fn pidfd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
     }
 
-    /// Makes the pod's namespaces; the network's descriptor comes back where one was made.
-    ///
-    /// # Errors
-    /// The step that failed.
-    pub async fn start_pod(
-        &self,
-        request: StartPod,
-    ) -> Result<(StartPodReply, Option<OwnedFd>), CallError> {
-        let call = CallKind::StartPod(request);
-        let (reply, fd) = self
-            .connection
-            .call("StartPod", call, Vec::new(), SLOW)
-            .await?;
-        Ok((expect!(reply, StartPod, "StartPod")?, fd))
+    /// The protocol that the shim speaks.
+    #[must_use]
+    pub fn protocol(&self) -> u32 {
+        self.hello.protocol
     }
 
-    /// Creates and starts a container.
-    ///
-    /// # Errors
-    /// The step that failed; the container never ran then.
-    pub async fn start(&self, request: Start) -> Result<StartReply, CallError> {
-        let call = CallKind::Start(request);
-        let (reply, _) = self
-            .connection
-            .call("Start", call, Vec::new(), SLOW)
-            .await?;
-        expect!(reply, Start, "Start")
+    /// The version that the shim was built as.
+    #[must_use]
+    pub fn version(&self) -> &str {
+        &self.hello.version
     }
 
-    /// Runs a process in a container. With a terminal its master comes back.
+    /// Events from now on. After [`broadcast::error::RecvError::Lagged`] ask for the [`state`](Self::state).
+    #[must_use]
+    pub fn events(&self) -> broadcast::Receiver<ShimEvent> {
+        self.link.events()
+    }
+
+    /// Makes the pod's namespaces.
     ///
     /// # Errors
-    /// The step that failed; the process never ran then.
-    pub async fn exec(
-        &self,
-        request: Exec,
-        fds: Vec<OwnedFd>,
-    ) -> Result<(ExecHandle, Option<OwnedFd>), CallError> {
-        let container_id = request.container_id.clone();
-        let call = CallKind::Exec(request);
-        let (reply, master) = self.connection.call("Exec", call, fds, SLOW).await?;
-        let reply = expect!(reply, Exec, "Exec")?;
-        let handle = ExecHandle {
-            exited: self.connection.exec_exit(reply.exec_id),
-            connection: Arc::clone(&self.connection),
-            container_id,
-            exec_id: reply.exec_id,
+    /// The shim's refusal, or no answer.
+    pub async fn start_pod(&self, request: StartPod) -> Result<StartedPod> {
+        match self
+            .call("StartPod", Call::StartPod(request), Vec::new(), POD)
+            .await?
+        {
+            (reply::Result::StartPod(reply), mut fds) => Ok(StartedPod {
+                network: fds.pop(),
+                init_pid: reply.init_pid,
+            }),
+            _ => Err(ShimError::Garbled { verb: "StartPod" }),
+        }
+    }
+
+    /// Makes and starts a container; it runs when this returns. After an error it never ran.
+    ///
+    /// # Errors
+    /// The shim's refusal, or no answer.
+    pub async fn start(&self, request: Start) -> Result<StartReply> {
+        match self
+            .call("Start", Call::Start(request), Vec::new(), WORKER)
+            .await?
+        {
+            (reply::Result::Start(reply), _) => Ok(reply),
+            _ => Err(ShimError::Garbled { verb: "Start" }),
+        }
+    }
+
+    /// Runs a process in a container. The request's stream flags are set here.
+    ///
+    /// # Errors
+    /// The shim's refusal, or no answer.
+    pub async fn exec(&self, mut request: Exec, streams: ExecStreams) -> Result<Executed> {
+        request.stdin = streams.stdin.is_some();
+        request.stdout = streams.stdout.is_some();
+        request.stderr = streams.stderr.is_some();
+        let fds = [streams.stdin, streams.stdout, streams.stderr]
+            .into_iter()
+            .flatten()
+            .collect();
+        match self.call("Exec", Call::Exec(request), fds, WORKER).await? {
+            (reply::Result::Exec(ExecReply { exec_id, pid, .. }), mut fds) => Ok(Executed {
+                exec_id,
+                pid,
+                master: fds.pop(),
+            }),
+            _ => Err(ShimError::Garbled { verb: "Exec" }),
+        }
+    }
+
+    /// Sends a signal to a container's init, to all its processes, or to an exec.
+    ///
+    /// # Errors
+    /// The shim's refusal, or no answer; see [`ShimError::is_not_running`].
+    pub async fn kill(&self, request: Kill) -> Result<()> {
+        self.done("Kill", Call::Kill(request)).await
+    }
+
+    /// Attaches to a container's streams.
+    ///
+    /// # Errors
+    /// The shim's refusal, or no answer.
+    pub async fn attach(&self, container_id: &str, streams: AttachStreams) -> Result<Attached> {
+        let request = Attach {
+            container_id: container_id.to_owned(),
+            stdin: streams.stdin.is_some(),
+            stdout: streams.stdout.is_some(),
+            stderr: streams.stderr.is_some(),
         };
-        Ok((handle, master))
-    }
-
-    /// Sends a signal.
-    ///
-    /// # Errors
-    /// No such process.
-    pub async fn kill(&self, request: Kill) -> Result<(), CallError> {
-        kill(&self.connection, request).await
-    }
-
-    /// Attaches descriptors to a container's streams.
-    ///
-    /// # Errors
-    /// The container does not run.
-    pub async fn attach(
-        &self,
-        request: Attach,
-        fds: Vec<OwnedFd>,
-    ) -> Result<AttachReply, CallError> {
-        let call = CallKind::Attach(request);
-        let (reply, _) = self.connection.call("Attach", call, fds, QUICK).await?;
-        expect!(reply, Attach, "Attach")
+        let fds = [streams.stdin, streams.stdout, streams.stderr]
+            .into_iter()
+            .flatten()
+            .collect();
+        match self
+            .call("Attach", Call::Attach(request), fds, QUICK)
+            .await?
+        {
+            (reply::Result::Attach(reply), _) => Ok(Attached {
+                attach_id: reply.attach_id,
+                terminal: reply.terminal,
+            }),
+            _ => Err(ShimError::Garbled { verb: "Attach" }),
+        }
     }
 
     /// Sets the size of a container's terminal.
     ///
     /// # Errors
-    /// The container has none.
-    pub async fn resize(&self, request: Resize) -> Result<(), CallError> {
-        self.done("Resize", CallKind::Resize(request), QUICK).await
+    /// The shim's refusal, or no answer.
+    pub async fn resize(&self, container_id: &str, columns: u32, rows: u32) -> Result<()> {
+        let container_id = container_id.to_owned();
+        self.done(
+            "Resize",
+            Call::Resize(Resize {
+                container_id,
+                columns,
+                rows,
+            }),
+        )
+        .await
     }
 
-    /// Opens a container's log anew.
+    /// Goes on in a new log file; it exists when this returns.
     ///
     /// # Errors
-    /// The file can't be made; the old one stays in use.
-    pub async fn reopen_log(&self, request: ReopenLog) -> Result<(), CallError> {
-        self.done("ReopenLog", CallKind::ReopenLog(request), QUICK)
+    /// The shim's refusal, or no answer.
+    pub async fn reopen_log(&self, container_id: &str) -> Result<()> {
+        let container_id = container_id.to_owned();
+        self.done("ReopenLog", Call::ReopenLog(ReopenLog { container_id }))
             .await
     }
 
-    /// Closes a container's standard input.
+    /// Closes a container's stdin, once everything that waits is written.
     ///
     /// # Errors
-    /// The container does not run.
-    pub async fn close_stdin(&self, request: CloseStdin) -> Result<(), CallError> {
-        self.done("CloseStdin", CallKind::CloseStdin(request), QUICK)
+    /// The shim's refusal, or no answer.
+    pub async fn close_stdin(&self, container_id: &str) -> Result<()> {
+        let container_id = container_id.to_owned();
+        self.done("CloseStdin", Call::CloseStdin(CloseStdin { container_id }))
             .await
     }
 
-    /// Every container the shim knows.
+    /// Every container that the shim knows.
     ///
     /// # Errors
-    /// The shim is gone.
-    pub async fn state(&self) -> Result<StateReply, CallError> {
-        let call = CallKind::State(State {});
-        let (reply, _) = self
-            .connection
-            .call("State", call, Vec::new(), QUICK)
-            .await?;
-        expect!(reply, State, "State")
+    /// No answer.
+    pub async fn state(&self) -> Result<StateReply> {
+        match self
+            .call("State", Call::State(State {}), Vec::new(), QUICK)
+            .await?
+        {
+            (reply::Result::State(reply), _) => Ok(reply),
+            _ => Err(ShimError::Garbled { verb: "State" }),
+        }
     }
 
-    /// Forgets an ended container.
+    /// Forgets an ended container and its exit record; one that is unknown is forgotten already.
     ///
     /// # Errors
-    /// It still runs.
-    pub async fn delete(&self, request: Delete) -> Result<(), CallError> {
-        self.done("Delete", CallKind::Delete(request), QUICK).await
-    }
-
-    /// Ends the shim; with `force` also where containers run, which it kills.
-    ///
-    /// # Errors
-    /// A container runs; the shim is gone already.
-    pub async fn shutdown(&self, force: bool) -> Result<(), CallError> {
-        self.done("Shutdown", CallKind::Shutdown(Shutdown { force }), QUICK)
+    /// The shim's refusal, or no answer.
+    pub async fn delete(&self, container_id: &str) -> Result<()> {
+        let container_id = container_id.to_owned();
+        self.done("Delete", Call::Delete(Delete { container_id }))
             .await
     }
 
-    async fn done(
+    /// Ends the shim, with its containers if `force` is set.
+    ///
+    /// # Errors
+    /// The shim's refusal, or no answer.
+    pub async fn shutdown(&self, force: bool) -> Result<()> {
+        self.done("Shutdown", Call::Shutdown(Shutdown { force }))
+            .await
+    }
+
+    /// The pod's network namespace, when it has its own.
+    ///
+    /// # Errors
+    /// No answer.
+    pub async fn network_namespace(&self) -> Result<Option<OwnedFd>> {
+        match self
+            .call(
+                "Namespaces",
+                Call::Namespaces(Namespaces {}),
+                Vec::new(),
+                QUICK,
+            )
+            .await?
+        {
+            (reply::Result::Namespaces(_), mut fds) => Ok(fds.pop()),
+            _ => Err(ShimError::Garbled { verb: "Namespaces" }),
+        }
+    }
+
+    async fn done(&self, verb: &'static str, call: Call) -> Result<()> {
+        match self.call(verb, call, Vec::new(), QUICK).await? {
+            (reply::Result::Done(_), _) => Ok(()),
+            _ => Err(ShimError::Garbled { verb }),
+        }
+    }
+
+    async fn call(
         &self,
-        name: &'static str,
-        call: CallKind,
-        limit: Duration,
-    ) -> Result<(), CallError> {
-        let (reply, _) = self.connection.call(name, call, Vec::new(), limit).await?;
-        expect!(reply, Done, name).map(drop)
+        verb: &'static str,
+        call: Call,
+        fds: Vec<OwnedFd>,
+        after: Duration,
+    ) -> Result<Answer> {
+        let answer = tokio::time::timeout(after, self.link.call(call, fds)).await;
+        match answer
+            .map_err(|_| ShimError::TimedOut { verb, after })?
+            .ok_or(ShimError::Lost { verb })?
+        {
+            (reply::Result::Error(error), _) => Err(ShimError::Refused {
+                verb,
+                errno: error.errno,
+                message: error.message,
+            }),
+            answer => Ok(answer),
+        }
+    }
+}
+
+fn pidfd_of(pid: u32) -> io::Result<OwnedFd> {
+    let pid = i32::try_from(pid)
+        .ok()
+        .and_then(Pid::from_raw)
+        .ok_or(io::ErrorKind::NotFound)?;
+    Ok(pidfd_open(pid, PidfdFlags::empty())?)
+}
+
+/// Waits for the shim's end, so that it does not stay a zombie.
+async fn reap(mut child: Child, pidfd: OwnedFd) {
+    let ended = match AsyncFd::register_with_interest(pidfd, Interest::READABLE) {
+        Ok(pidfd) => pidfd.readable().await.is_ok(),
+        Err(error) => {
+            tracing::warn!(%error, pid = child.id(), "a shim cannot be watched");
+            false
+        }
+    };
+    if ended && let Err(error) = child.wait() {
+        tracing::warn!(%error, pid = child.id(), "a shim cannot be reaped");
     }
 }

@@ -1,0 +1,202 @@
+//! Exec: a process in a running container, made by a forked worker.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Instant;
+
+use joey_proto::shim::{Exec, ExecExit, ExecReply, event, reply};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
+use crate::cgroup::Entry;
+use crate::error::{Failure, Result, Step};
+use crate::report::{self, Report};
+use crate::server::{Caller, Ended, Shim};
+use crate::starts::{Starting, own};
+use crate::sys;
+use crate::worker::{self, Stdio};
+
+/// A process run in a container.
+#[derive(Debug)]
+pub struct ExecProcess {
+    /// A worker is at it.
+    pub starting: Option<Starting>,
+    /// Its pid on the host, and a descriptor of it.
+    pub process: Option<(i32, OwnedFd)>,
+}
+
+impl ExecProcess {
+    /// Whether it has this pid.
+    pub fn runs_as(&self, pid: i32) -> bool {
+        self.process
+            .as_ref()
+            .is_some_and(|(other, _)| *other == pid)
+    }
+
+    /// Signals the process and its group.
+    pub fn signal(&self, signal: i32) -> Result<()> {
+        let Some((pid, pidfd)) = &self.process else {
+            return Err(Failure::with_errno(
+                libc::ESRCH,
+                "the process is not running",
+            ));
+        };
+        // It leads a group of its own, and is not reaped: the number is still its own.
+        drop(sys::kill(-pid, signal));
+        match sys::pidfd_signal(pidfd.as_fd(), signal) {
+            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(()),
+            other => other.step_with(|| format!("send signal {signal} to a process")),
+        }
+    }
+}
+
+impl Shim {
+    /// Forks the worker; the reply comes when it has reported.
+    pub fn exec(&mut self, caller: Caller, request: Exec) -> Result<()> {
+        let mut take = |wanted: bool| -> Result<Option<OwnedFd>> {
+            if !wanted {
+                return Ok(None);
+            }
+            let fd = self
+                .conns
+                .get_mut(&caller.conn)
+                .and_then(crate::wire::Conn::take_fd);
+            fd.map(Some).ok_or_else(|| {
+                Failure::with_errno(libc::EINVAL, "a descriptor of the request is missing")
+            })
+        };
+        let stdio = Stdio {
+            stdin: take(request.stdin)?,
+            stdout: take(request.stdout)?,
+            stderr: take(request.stderr)?,
+        };
+        let key = self.find(&request.container_id)?;
+        let init = &self.containers[&key].running()?.pidfd;
+        let init = init
+            .as_ref()
+            .ok_or_else(|| Failure::with_errno(libc::ESRCH, "the container has ended"))?;
+        let pod = self
+            .pod
+            .as_ref()
+            .ok_or_else(|| Failure::new("the pod was not started"))?;
+        for fd in [&stdio.stdin, &stdio.stdout, &stdio.stderr]
+            .into_iter()
+            .flatten()
+        {
+            // What is no pipe cannot be given away; the process can use it nevertheless.
+            drop(own(fd, pod));
+        }
+        let in_user_namespace = pod.user.is_some();
+        let entry = Entry::open(&request.cgroup_dirs)?;
+        let (reporter, reports) = report::pair()?;
+        let options = sys::Fork {
+            cgroup: entry.unified(),
+            sibling: false,
+        };
+        let worker = sys::fork(&options, || {
+            match worker::exec(request, init, in_user_namespace, &entry, &stdio, reporter) {
+                Ok(()) => 0,
+                Err((reporter, failure)) => {
+                    reporter.send(&Report::Failed(failure));
+                    1
+                }
+            }
+        })
+        .step("fork a worker")?;
+        let starting = Some(Starting::new(caller, worker, reports));
+        let exec_id = self.new_key();
+        self.execs.insert(
+            exec_id,
+            ExecProcess {
+                starting,
+                process: None,
+            },
+        );
+        Ok(())
+    }
+
+    /// A worker has reported.
+    pub fn exec_reported(&mut self, exec_id: u64) {
+        let Some(exec) = self.execs.get_mut(&exec_id) else {
+            return;
+        };
+        let Some(starting) = &mut exec.starting else {
+            return;
+        };
+        if !starting.receive() {
+            return;
+        }
+        let Some(starting) = exec.starting.take() else {
+            return;
+        };
+        self.exec_finished(exec_id, starting);
+    }
+
+    fn exec_finished(&mut self, exec_id: u64, starting: Starting) {
+        let caller = starting.caller;
+        let (pid, master) = match (&starting.failure, starting.pid, &starting.user) {
+            (None, Some(pid), Some(_)) => (pid, starting.master),
+            _ => {
+                starting.kill();
+                self.execs.remove(&exec_id);
+                let failure = starting
+                    .failure
+                    .unwrap_or_else(|| Failure::new("exec: the process ended without a word"));
+                return self.refuse(caller, failure);
+            }
+        };
+        let reply = ExecReply {
+            exec_id,
+            pid,
+            has_master: master.is_some(),
+        };
+        self.reply(
+            caller,
+            reply::Result::Exec(reply),
+            master.into_iter().collect(),
+        );
+        if let Some((_, ended)) = self
+            .unclaimed
+            .iter()
+            .find(|(other, _)| *other == pid)
+            .copied()
+        {
+            return self.exec_ended(exec_id, ended);
+        }
+        let pidfd = Pid::from_raw(pid).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
+        if let (Some(exec), Some(pidfd)) = (self.execs.get_mut(&exec_id), pidfd) {
+            exec.process = Some((pid, pidfd));
+        }
+    }
+
+    /// The process has ended.
+    pub fn exec_ended(&mut self, exec_id: u64, ended: Ended) {
+        self.execs.remove(&exec_id);
+        self.tell(event::Event::ExecExit(ExecExit {
+            exec_id,
+            code: ended.code,
+            signal: ended.signal,
+        }));
+    }
+
+    /// Gives up workers that take too long.
+    pub fn expire_execs(&mut self, now: Instant) {
+        let late = self.execs.iter().filter(|(_, exec)| {
+            exec.starting
+                .as_ref()
+                .is_some_and(|starting| now >= starting.deadline)
+        });
+        let late: Vec<u64> = late.map(|(key, _)| *key).collect();
+        for exec_id in late {
+            let starting = self
+                .execs
+                .get_mut(&exec_id)
+                .and_then(|exec| exec.starting.take());
+            if let Some(mut starting) = starting {
+                starting.failure = Some(Failure::with_errno(
+                    libc::ETIMEDOUT,
+                    "exec: the worker took too long",
+                ));
+                self.exec_finished(exec_id, starting);
+            }
+        }
+    }
+}

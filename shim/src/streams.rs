@@ -1,0 +1,420 @@
+//! A container's standard streams: to its log and its attachers, from an attacher to its stdin.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use rustix::event::PollFlags;
+use rustix::io::Errno;
+
+use crate::logs::{Line, LogFile, Stream};
+
+/// What an attacher may lag behind, bytes.
+const MAX_LAG: usize = 1 << 20;
+/// How long it may, without taking anything.
+const MAX_LAG_TIME: Duration = Duration::from_secs(10);
+const READ_SIZE: usize = 16 << 10;
+/// The most that is read of one stream in a row, so that nobody waits for a chatty container.
+const READ_ROUNDS: usize = 16;
+
+/// One of a container's streams in the poll set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// The output with this index.
+    Output(usize),
+    /// The container's stdin became writable.
+    Stdin,
+    /// An attacher's stdin.
+    AttachIn(u64),
+    /// An attacher's output became writable, or was closed.
+    AttachOut(u64, Stream),
+}
+
+/// A stream that the container writes.
+#[derive(Debug)]
+struct Output {
+    fd: OwnedFd,
+    stream: Stream,
+    line: Line,
+}
+
+/// The container's stdin.
+#[derive(Debug)]
+struct Input {
+    fd: OwnedFd,
+    pending: Vec<u8>,
+    close_when_drained: bool,
+}
+
+/// An attacher's end of one stream.
+#[derive(Debug)]
+struct Sink {
+    fd: OwnedFd,
+    queue: Vec<u8>,
+    since: Instant,
+}
+
+#[derive(Debug)]
+struct Attacher {
+    id: u64,
+    stdin: Option<OwnedFd>,
+    stdout: Option<Sink>,
+    stderr: Option<Sink>,
+}
+
+/// An attacher that was dropped, and why.
+#[derive(Debug)]
+pub struct Dropped {
+    /// Which.
+    pub id: u64,
+    /// Why, for its user.
+    pub reason: String,
+}
+
+/// All streams of a container.
+#[derive(Debug, Default)]
+pub struct Streams {
+    /// The log file, unless none is kept.
+    pub log: Option<LogFile>,
+    /// With a terminal: its master.
+    pub master: Option<OwnedFd>,
+    /// With a terminal that is yet to come: whether it is read from, and whether only once.
+    pub terminal_input: Option<(bool, bool)>,
+    outputs: Vec<Output>,
+    input: Option<Input>,
+    stdin_once: bool,
+    attachers: Vec<Attacher>,
+}
+
+fn set_nonblocking(fd: &OwnedFd) {
+    rustix::io::ioctl_fionbio(fd, true).ok();
+}
+
+impl Streams {
+    /// Reads a stream from now on.
+    pub fn add_output(&mut self, fd: OwnedFd, stream: Stream) {
+        set_nonblocking(&fd);
+        self.outputs.push(Output {
+            fd,
+            stream,
+            line: Line::default(),
+        });
+    }
+
+    /// The container's stdin; `once`: it ends with its first attacher's.
+    pub fn set_input(&mut self, fd: OwnedFd, once: bool) {
+        set_nonblocking(&fd);
+        self.stdin_once = once;
+        self.input = Some(Input {
+            fd,
+            pending: Vec::new(),
+            close_when_drained: false,
+        });
+    }
+
+    /// Whether stdin is open.
+    pub fn has_input(&self) -> bool {
+        self.input.is_some()
+    }
+
+    /// Whether the container may still write.
+    pub fn has_output(&self) -> bool {
+        !self.outputs.is_empty()
+    }
+
+    /// Adds an attacher.
+    pub fn attach(
+        &mut self,
+        id: u64,
+        stdin: Option<OwnedFd>,
+        stdout: Option<OwnedFd>,
+        stderr: Option<OwnedFd>,
+    ) {
+        let sink = |fd: OwnedFd| {
+            set_nonblocking(&fd);
+            Sink {
+                fd,
+                queue: Vec::new(),
+                since: Instant::now(),
+            }
+        };
+        if let Some(stdin) = &stdin {
+            set_nonblocking(stdin);
+        }
+        self.attachers.push(Attacher {
+            id,
+            stdin,
+            stdout: stdout.map(sink),
+            stderr: stderr.map(sink),
+        });
+        self.close_finished();
+    }
+
+    /// Closes stdin once everything that waits for it is written.
+    pub fn close_stdin(&mut self) {
+        if let Some(input) = &mut self.input {
+            input.close_when_drained = true;
+            if input.pending.is_empty() {
+                self.input = None;
+            }
+        }
+    }
+
+    /// What to poll for.
+    pub fn interests(&self) -> Vec<(Part, BorrowedFd<'_>, PollFlags)> {
+        let mut wanted = Vec::new();
+        for (index, output) in self.outputs.iter().enumerate() {
+            wanted.push((Part::Output(index), output.fd.as_fd(), PollFlags::IN));
+        }
+        let mut takes_input = false;
+        if let Some(input) = &self.input {
+            takes_input = input.pending.is_empty();
+            if !takes_input {
+                wanted.push((Part::Stdin, input.fd.as_fd(), PollFlags::OUT));
+            }
+        }
+        for attacher in &self.attachers {
+            if let Some(stdin) = attacher.stdin.as_ref().filter(|_| takes_input) {
+                wanted.push((Part::AttachIn(attacher.id), stdin.as_fd(), PollFlags::IN));
+            }
+            for (stream, sink) in [
+                (Stream::Stdout, &attacher.stdout),
+                (Stream::Stderr, &attacher.stderr),
+            ] {
+                let Some(sink) = sink else { continue };
+                // Without a wish, an error still tells that the reader has gone.
+                let flags = if sink.queue.is_empty() {
+                    PollFlags::empty()
+                } else {
+                    PollFlags::OUT
+                };
+                wanted.push((Part::AttachOut(attacher.id, stream), sink.fd.as_fd(), flags));
+            }
+        }
+        wanted
+    }
+
+    /// The time by which an attacher must have read something.
+    pub fn deadline(&self) -> Option<Instant> {
+        let sinks = self
+            .attachers
+            .iter()
+            .flat_map(|attacher| [&attacher.stdout, &attacher.stderr])
+            .flatten();
+        sinks
+            .filter(|sink| !sink.queue.is_empty())
+            .map(|sink| sink.since + MAX_LAG_TIME)
+            .min()
+    }
+
+    /// Handles one ready descriptor.
+    pub fn ready(&mut self, part: Part, dropped: &mut Vec<Dropped>) {
+        match part {
+            Part::Output(index) => {
+                self.read_output(index, READ_ROUNDS, dropped);
+            }
+            Part::Stdin => self.write_input(),
+            Part::AttachIn(id) => self.read_attacher(id),
+            Part::AttachOut(id, stream) => self.write_attacher(id, stream),
+        }
+        self.close_finished();
+    }
+
+    /// Drops attachers that have not read for too long.
+    pub fn expire(&mut self, now: Instant, dropped: &mut Vec<Dropped>) {
+        self.attachers.retain(|attacher| {
+            let late = [&attacher.stdout, &attacher.stderr]
+                .into_iter()
+                .flatten()
+                .any(|sink| !sink.queue.is_empty() && now >= sink.since + MAX_LAG_TIME);
+            if late {
+                dropped.push(Dropped {
+                    id: attacher.id,
+                    reason: "the client did not read for 10 s".to_owned(),
+                });
+            }
+            !late
+        });
+    }
+
+    /// Reads what is there now, after the container's end.
+    pub fn drain(&mut self, dropped: &mut Vec<Dropped>) {
+        // A pipe holds at most 1 MiB; more can only come from a process that lives on.
+        for index in (0..self.outputs.len()).rev() {
+            self.read_output(index, (1 << 20) / READ_SIZE, dropped);
+        }
+    }
+
+    /// Ends every stream.
+    pub fn finish(&mut self) {
+        while !self.outputs.is_empty() {
+            self.end_output(0);
+        }
+        self.input = None;
+        self.master = None;
+        self.close_finished();
+    }
+
+    fn read_output(&mut self, index: usize, rounds: usize, dropped: &mut Vec<Dropped>) {
+        let mut buffer = [0; READ_SIZE];
+        for _ in 0..rounds {
+            let Some(output) = self.outputs.get_mut(index) else {
+                return;
+            };
+            match rustix::io::read(&output.fd, &mut buffer) {
+                Ok(0) => return self.end_output(index),
+                Ok(got) => {
+                    if let Some(log) = &mut self.log {
+                        log.write(output.stream, &mut output.line, &buffer[..got]);
+                    }
+                    let stream = output.stream;
+                    self.fan_out(stream, &buffer[..got], dropped);
+                    if got < READ_SIZE {
+                        continue;
+                    }
+                }
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => return,
+                // EIO: the terminal's last other end is closed.
+                Err(_) => return self.end_output(index),
+            }
+        }
+    }
+
+    fn end_output(&mut self, index: usize) {
+        let mut output = self.outputs.remove(index);
+        if let Some(log) = &mut self.log {
+            log.finish(output.stream, &mut output.line);
+        }
+    }
+
+    fn fan_out(&mut self, stream: Stream, data: &[u8], dropped: &mut Vec<Dropped>) {
+        self.attachers.retain_mut(|attacher| {
+            let slot = match stream {
+                Stream::Stdout => &mut attacher.stdout,
+                Stream::Stderr => &mut attacher.stderr,
+            };
+            let Some(sink) = slot else { return true };
+            if sink.queue.is_empty() {
+                sink.since = Instant::now();
+            }
+            sink.queue.extend_from_slice(data);
+            if sink.write().is_err() {
+                *slot = None;
+                return true;
+            }
+            let lags = sink.queue.len() > MAX_LAG;
+            if lags {
+                dropped.push(Dropped {
+                    id: attacher.id,
+                    reason: "the client lagged by more than 1 MiB".to_owned(),
+                });
+            }
+            !lags
+        });
+    }
+
+    fn write_input(&mut self) {
+        let Some(input) = &mut self.input else { return };
+        while !input.pending.is_empty() {
+            match rustix::io::write(&input.fd, &input.pending) {
+                Ok(written) => drop(input.pending.drain(..written)),
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => return,
+                Err(_) => {
+                    self.input = None;
+                    return;
+                }
+            }
+        }
+        input.pending = Vec::new();
+        if input.close_when_drained {
+            self.input = None;
+        }
+    }
+
+    fn read_attacher(&mut self, id: u64) {
+        let mut buffer = [0; READ_SIZE];
+        let Some(attacher) = self.attachers.iter_mut().find(|attacher| attacher.id == id) else {
+            return;
+        };
+        let Some(stdin) = &attacher.stdin else { return };
+        match rustix::io::read(stdin, &mut buffer) {
+            Err(Errno::INTR | Errno::AGAIN) => {}
+            Ok(0) | Err(_) => {
+                attacher.stdin = None;
+                if self.stdin_once && self.master.is_none() {
+                    self.close_stdin();
+                }
+            }
+            Ok(got) => {
+                if let Some(input) = &mut self.input {
+                    input.pending.extend_from_slice(&buffer[..got]);
+                }
+                self.write_input();
+            }
+        }
+    }
+
+    fn write_attacher(&mut self, id: u64, stream: Stream) {
+        let Some(attacher) = self.attachers.iter_mut().find(|attacher| attacher.id == id) else {
+            return;
+        };
+        let slot = match stream {
+            Stream::Stdout => &mut attacher.stdout,
+            Stream::Stderr => &mut attacher.stderr,
+        };
+        let gone = slot
+            .as_mut()
+            .is_some_and(|sink| sink.queue.is_empty() || sink.write().is_err());
+        if gone {
+            *slot = None;
+        }
+    }
+
+    /// Lets go of attachers that have nothing left to do.
+    fn close_finished(&mut self) {
+        let writes = !self.outputs.is_empty();
+        let reads = self.input.is_some();
+        for attacher in &mut self.attachers {
+            if !reads {
+                attacher.stdin = None;
+            }
+            for slot in [&mut attacher.stdout, &mut attacher.stderr] {
+                if slot
+                    .as_ref()
+                    .is_some_and(|sink| sink.queue.is_empty() && !writes)
+                {
+                    *slot = None;
+                }
+            }
+        }
+        self.attachers.retain(|attacher| {
+            attacher.stdin.is_some() || attacher.stdout.is_some() || attacher.stderr.is_some()
+        });
+    }
+}
+
+impl Sink {
+    fn write(&mut self) -> Result<(), Errno> {
+        let mut sent = 0;
+        let outcome = loop {
+            if sent == self.queue.len() {
+                break Ok(());
+            }
+            match rustix::io::write(&self.fd, &self.queue[sent..]) {
+                Ok(written) => sent += written,
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => break Ok(()),
+                Err(error) => break Err(error),
+            }
+        };
+        if sent > 0 {
+            self.since = Instant::now();
+            self.queue.drain(..sent);
+        }
+        if self.queue.is_empty() {
+            self.queue = Vec::new();
+        }
+        outcome
+    }
+}
