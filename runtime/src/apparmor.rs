@@ -46,9 +46,10 @@ profile joey-default flags=(attach_disconnected,mediate_deleted) {
 /// Whether the kernel has a profile of this name.
 pub(crate) fn is_loaded(name: &str) -> bool {
     std::fs::read_to_string("/sys/kernel/security/apparmor/profiles").is_ok_and(|profiles| {
-        profiles
-            .lines()
-            .any(|line| line.rsplit_once(" (").is_some_and(|(known, _)| known == name))
+        profiles.lines().any(|line| {
+            line.rsplit_once(" (")
+                .is_some_and(|(known, _)| known == name)
+        })
     })
 }
 
@@ -78,5 +79,8 @@ async fn load(policy: &str) -> std::io::Result<()> {
         return Ok(());
     }
     let said = String::from_utf8_lossy(&output.stderr);
-    Err(std::io::Error::other(format!("apparmor_parser: {}", said.trim())))
+    Err(std::io::Error::other(format!(
+        "apparmor_parser: {}",
+        said.trim()
+    )))
 }

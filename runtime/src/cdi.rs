@@ -87,7 +87,13 @@ pub(crate) fn edits(config: &ContainerConfig) -> Result<Edits> {
     let mut names: Vec<&str> = config.cdi_devices.iter().map(String::as_str).collect();
     for (key, value) in &config.annotations {
         if key.starts_with(ANNOTATION_PREFIX) {
-            names.extend(value.split(',').map(str::trim).filter(|name| !names.contains(name)).collect::<Vec<_>>());
+            names.extend(
+                value
+                    .split(',')
+                    .map(str::trim)
+                    .filter(|name| !names.contains(name))
+                    .collect::<Vec<_>>(),
+            );
         }
     }
     if names.is_empty() {
@@ -102,7 +108,9 @@ fn resolve(names: &[&str], folders: &[&Path]) -> Result<Edits> {
     let mut used = Vec::new();
     for name in names {
         let (spec, device) = devices.get(*name).ok_or_else(|| {
-            Error::invalid(format!("CDI device {name:?} is described in none of {folders:?}"))
+            Error::invalid(format!(
+                "CDI device {name:?} is described in none of {folders:?}"
+            ))
         })?;
         if !used.contains(spec) {
             used.push(*spec);
@@ -119,13 +127,20 @@ type Places = HashMap<String, (usize, usize)>;
 fn read_specs(folders: &[&Path]) -> Result<(Places, Vec<Spec>)> {
     let (mut devices, mut specs) = (HashMap::new(), Vec::new());
     for folder in folders {
-        let Ok(entries) = std::fs::read_dir(folder) else { continue };
+        let Ok(entries) = std::fs::read_dir(folder) else {
+            continue;
+        };
         let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
         paths.sort();
         for path in paths {
-            let Some(spec) = read_spec(&path)? else { continue };
+            let Some(spec) = read_spec(&path)? else {
+                continue;
+            };
             for (place, device) in spec.devices.iter().enumerate() {
-                devices.insert(format!("{}={}", spec.kind, device.name), (specs.len(), place));
+                devices.insert(
+                    format!("{}={}", spec.kind, device.name),
+                    (specs.len(), place),
+                );
             }
             specs.push(spec);
         }
@@ -143,16 +158,23 @@ fn read_spec(path: &Path) -> Result<Option<Spec>> {
     let file = |error| Error::file("read the CDI spec", path, error);
     let size = std::fs::metadata(path).map_err(file)?.len();
     if size > MAX_SPEC_BYTES {
-        return Err(Error::invalid(format!("CDI spec {} has {size} bytes", path.display())));
+        return Err(Error::invalid(format!(
+            "CDI spec {} has {size} bytes",
+            path.display()
+        )));
     }
     let bytes = std::fs::read(path).map_err(file)?;
     let wrong = |error: crate::error::Cause| {
         Error::step(format!("parse the CDI spec {}", path.display()), error)
     };
     if yaml {
-        serde_yaml_ng::from_slice(&bytes).map(Some).map_err(|e| wrong(e.into()))
+        serde_yaml_ng::from_slice(&bytes)
+            .map(Some)
+            .map_err(|e| wrong(e.into()))
     } else {
-        serde_json::from_slice(&bytes).map(Some).map_err(|e| wrong(e.into()))
+        serde_json::from_slice(&bytes)
+            .map(Some)
+            .map_err(|e| wrong(e.into()))
     }
 }
 
@@ -192,7 +214,11 @@ impl Edits {
             });
         }
         let groups = self.additional_gids.iter().map(|gid| i64::from(*gid));
-        config.security.user.supplemental_groups.extend(groups.filter(|gid| *gid != 0));
+        config
+            .security
+            .user
+            .supplemental_groups
+            .extend(groups.filter(|gid| *gid != 0));
     }
 
     /// `KEY=value` entries.
@@ -207,7 +233,9 @@ impl Edits {
         }
         let mut hooks = serde_json::Map::new();
         for hook in &self.hooks {
-            let list = hooks.entry(hook.hook_name.clone()).or_insert_with(|| serde_json::json!([]));
+            let list = hooks
+                .entry(hook.hook_name.clone())
+                .or_insert_with(|| serde_json::json!([]));
             if let Some(list) = list.as_array_mut() {
                 let mut entry = serde_json::json!({
                     "path": hook.path, "args": hook.args, "env": hook.env,
@@ -245,15 +273,17 @@ devices:
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("gpu.yaml"), SPEC).unwrap();
         std::fs::write(folder.path().join("README"), "not a spec").unwrap();
-        let edits =
-            resolve(&["vendor.com/gpu=0", "vendor.com/gpu=1"], &[folder.path()]).unwrap();
+        let edits = resolve(&["vendor.com/gpu=0", "vendor.com/gpu=1"], &[folder.path()]).unwrap();
         assert_eq!(edits.env(), ["ALL=1", "ONE=1"]);
         let mut config = ContainerConfig::default();
         edits.apply(&mut config);
         assert_eq!(config.devices[0].host_path, Path::new("/dev/null"));
         assert!(config.mounts[0].readonly);
         assert_eq!(config.mounts[0].propagation, Propagation::HostToContainer);
-        assert_eq!(edits.spec_hooks()["createContainer"][0]["path"], "/bin/true");
+        assert_eq!(
+            edits.spec_hooks()["createContainer"][0]["path"],
+            "/bin/true"
+        );
     }
 
     #[test]

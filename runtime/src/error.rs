@@ -12,6 +12,7 @@ pub type Cause = Box<dyn std::error::Error + Send + Sync + 'static>;
 
 /// A pod or container operation that failed.
 #[derive(Debug, Error)]
+#[allow(clippy::error_impl_error, reason = "used as `joey_runtime::Error`")]
 pub enum Error {
     /// The object does not exist.
     #[error("{kind} {id:?} not found")]

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use joey_image::LayerLease;
 use joey_shim_client::Shim;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
@@ -91,8 +90,6 @@ impl Pod {
 pub struct Container {
     id: String,
     record: RwLock<Arc<ContainerRecord>>,
-    /// Keep the layers of its images while the container exists.
-    leases: Mutex<Vec<LayerLease>>,
     /// Held while the record is written: an older one never replaces a newer one.
     saving: Mutex<()>,
     /// Held by operations that change the container.
@@ -103,12 +100,11 @@ pub struct Container {
 }
 
 impl Container {
-    pub(crate) fn new(record: ContainerRecord, leases: Vec<LayerLease>) -> Self {
+    pub(crate) fn new(record: ContainerRecord) -> Self {
         Self {
             id: record.id.clone(),
             ended: watch::Sender::new(record.exit.clone()),
             record: RwLock::new(Arc::new(record)),
-            leases: Mutex::new(leases),
             saving: Mutex::default(),
             changing: tokio::sync::Mutex::default(),
             stop_deadline: watch::Sender::new(None),
@@ -143,10 +139,6 @@ impl Container {
     pub(crate) fn save(&self, store: &RecordStore) -> Result<()> {
         let _saving = self.saving.lock();
         store.save(&self.id, &*self.record())
-    }
-
-    pub(crate) fn drop_leases(&self) {
-        self.leases.lock().clear();
     }
 
     /// Records the end and wakes who waits for it; false when one was recorded before.

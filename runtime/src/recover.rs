@@ -4,11 +4,12 @@
 //! living pod goes on. After a reboot pods are not ready and their containers ended; the records
 //! stay until they are removed, or the kubelet would run a finished pod twice.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
 use joey_network::netns;
+use joey_proto::shim;
 use joey_shim_client::Shim;
 
 use crate::config::netns_path;
@@ -38,6 +39,7 @@ impl Runtime {
         let pods = self.all_pods();
         futures::future::join_all(pods.iter().map(|pod| self.recover_pod(pod))).await;
         self.sweep().await;
+        self.sweep_images().await;
         Ok(())
     }
 
@@ -51,11 +53,7 @@ impl Runtime {
             self.end_orphan(record).await;
             return;
         };
-        let layers = std::iter::once(&record.lowers).chain(record.mounted_images.values());
-        let leases = layers
-            .map(|lowers| self.images.lease_layers(lowers))
-            .collect();
-        let container = Arc::new(Container::new(record, leases));
+        let container = Arc::new(Container::new(record));
         self.add_container(&pod, &container);
     }
 
@@ -67,10 +65,9 @@ impl Runtime {
         if let Err(error) = record.cgroup.remove().await {
             tracing::warn!(container = record.id, %error, "a cgroup stays behind");
         }
-        let id = record.id.clone();
-        self.remove_folders(&Container::new(record, Vec::new()));
-        if let Err(error) = self.container_records.remove(&id) {
-            tracing::warn!(container = id, error = %error.chain(), "a record stays behind");
+        self.remove_folders(&record);
+        if let Err(error) = self.container_records.remove(&record.id) {
+            tracing::warn!(container = record.id, error = %error.chain(), "a record stays behind");
         }
     }
 
@@ -145,37 +142,51 @@ impl Runtime {
         };
         pod.set_shim(Some(Arc::clone(&shim)));
         self.watch(pod, &shim);
+        if !self.reconcile(pod, &shim).await {
+            self.pod_lost(pod, "the pod's shim does not answer").await;
+        }
+    }
+
+    /// Learns from a shim what ended; false when it does not answer.
+    pub(crate) async fn reconcile(self: &Arc<Self>, pod: &Arc<Pod>, shim: &Shim) -> bool {
         let state = match shim.state().await {
             Ok(state) => state,
             Err(error) => {
                 tracing::warn!(pod = pod.id(), %error, "the shim does not tell its state");
-                self.pod_lost(pod, "the pod's shim does not answer").await;
-                return;
+                return false;
             }
         };
-        let mut known = HashSet::new();
-        for told in state.containers {
-            known.insert(told.container_id.clone());
-            let container = pod
-                .containers()
-                .into_iter()
-                .find(|c| c.id() == told.container_id);
-            let Some(container) = container else { continue };
-            if let (None, Some(reply)) = (&container.record().started, &told.started) {
-                container
-                    .change(|record| record.started = Some(crate::container::started_from(reply)));
-            }
-            if let Some(exit) = &told.exit {
-                self.container_exited(pod, exit).await;
-            }
-            if let Err(error) = container.save(&self.container_records) {
-                tracing::warn!(container = container.id(), error = %error.chain(), "a record is stale");
+        let told: HashMap<_, _> = state
+            .containers
+            .iter()
+            .map(|container| (container.container_id.as_str(), container))
+            .collect();
+        for container in pod.containers() {
+            match told.get(container.id()) {
+                Some(told) => {
+                    self.take_over(&container, told);
+                    if let Some(exit) = &told.exit {
+                        self.container_exited(pod, exit).await;
+                    }
+                }
+                None if container.state() == ContainerState::Running => {
+                    self.end_without_shim(&container, Cause::ShimLost).await;
+                }
+                None => {}
             }
         }
-        for container in pod.containers() {
-            if container.state() == ContainerState::Running && !known.contains(container.id()) {
-                self.end_without_shim(&container, Cause::ShimLost).await;
-            }
+        true
+    }
+
+    /// A container that was started while its record could not be written.
+    fn take_over(&self, container: &Container, told: &shim::ContainerState) {
+        let Some(reply) = &told.started else { return };
+        if container.record().started.is_some() {
+            return;
+        }
+        container.change(|record| record.started = Some(crate::container::started_from(reply)));
+        if let Err(error) = container.save(&self.container_records) {
+            tracing::warn!(container = container.id(), error = %error.chain(), "a record is stale");
         }
     }
 
@@ -214,6 +225,21 @@ impl Runtime {
             .collect();
         if let Err(error) = self.network.gc(&pods).await {
             tracing::warn!(%error, "network leftovers stay behind");
+        }
+    }
+}
+
+impl Runtime {
+    /// Lets go of the images that no container holds any more.
+    async fn sweep_images(&self) {
+        let pods = self.all_pods();
+        let containers = pods.iter().flat_map(|pod| pod.containers());
+        let owners = containers.flat_map(|container| {
+            crate::container::image_owners(&container.record()).collect::<Vec<_>>()
+        });
+        self.images.retain_holds(&owners.collect());
+        if let Err(error) = self.images.gc().await {
+            tracing::warn!(%error, "leftovers of images stay behind");
         }
     }
 }

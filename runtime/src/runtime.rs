@@ -1,6 +1,6 @@
 //! The runtime: its objects and what serves them all.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -80,9 +80,8 @@ impl Runtime {
         for folder in [config.state.join("pods"), config.root.join("writable")] {
             std::fs::create_dir_all(&folder).map_err(|e| Error::file("create", folder, e))?;
         }
-        let cgroups = Cgroups::detect(config.cgroup_driver)
-            .await
-            .map_err(|e| Error::step("use the cgroups", e))?;
+        let cgroups =
+            Cgroups::detect(config.cgroup_driver).map_err(|e| Error::step("use the cgroups", e))?;
         let network = Network::open(config.network.clone())
             .await
             .map_err(|e| Error::step("open the network", e))?;
@@ -178,6 +177,14 @@ impl Runtime {
             .iter()
             .flat_map(|pod| pod.containers())
             .collect()
+    }
+
+    /// Ids of the images that an owner's containers were made from. The kubelet must not collect
+    /// those of the `joey` command line.
+    #[must_use]
+    pub fn images_in_use(&self, owner: Owner) -> HashSet<String> {
+        let containers = self.containers(owner);
+        containers.iter().map(|container| container.record().config.image.id.clone()).collect()
     }
 
     /// A pod by id or unambiguous prefix of it.

@@ -109,7 +109,7 @@ impl Runtime {
         let cgroup = record
             .cgroup
             .stats()
-            .map_err(|e| Error::step(format!("read the usage of container {}", record.id), e))?;
+            .ok_or_else(|| Error::no_container(&record.id))?;
         let upper = self.config.writable(&record.id).join("upper");
         Ok(ContainerStats {
             cgroup,
@@ -126,13 +126,7 @@ impl Runtime {
         let record = pod.record();
         let parent = self.cgroup_parent(&record.config.cgroup_parent, &record.id);
         let group = self.cgroups.parent_group(&parent);
-        let cgroup = if group.exists() {
-            group
-                .stats()
-                .map_err(|e| Error::step(format!("read the usage of pod {}", record.id), e))?
-        } else {
-            Stats::default()
-        };
+        let cgroup = group.stats().unwrap_or_default();
         let own_network =
             record.config.network != NamespaceMode::Node && record.state == PodState::Ready;
         let interfaces = if own_network {

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use joey_proto::shim::{Attach, ReopenLog, Resize};
+use joey_shim_client::{AttachStreams, Shim};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use super::exec::pipe;
@@ -50,27 +50,24 @@ impl Runtime {
             stderr: None,
             tty: false,
         };
-        let mut theirs = Vec::new();
+        let mut theirs = AttachStreams::default();
         if stdin {
             let (read, write) = pipe()?;
-            theirs.push(read);
+            theirs.stdin = Some(read);
             session.stdin = Some(write);
         }
-        for (wanted, slot) in [(stdout, &mut session.stdout), (stderr, &mut session.stderr)] {
+        for (wanted, ours, given) in [
+            (stdout, &mut session.stdout, &mut theirs.stdout),
+            (stderr, &mut session.stderr, &mut theirs.stderr),
+        ] {
             if wanted {
                 let (read, write) = pipe()?;
-                theirs.push(write);
-                *slot = Some(read);
+                *given = Some(write);
+                *ours = Some(read);
             }
         }
-        let request = Attach {
-            container_id: container.id().to_owned(),
-            stdin,
-            stdout,
-            stderr,
-        };
         let reply = shim
-            .attach(request, theirs)
+            .attach(container.id(), theirs)
             .await
             .map_err(|e| Error::step("attach to the container", e))?;
         session.tty = reply.terminal;
@@ -83,12 +80,7 @@ impl Runtime {
     /// [`Error::WrongState`] unless it runs.
     pub async fn resize(&self, id: &str, columns: u16, rows: u16) -> Result<()> {
         let (container, shim) = self.running(id, "resizing")?;
-        let request = Resize {
-            container_id: container.id().to_owned(),
-            columns: columns.into(),
-            rows: rows.into(),
-        };
-        shim.resize(request)
+        shim.resize(container.id(), columns.into(), rows.into())
             .await
             .map_err(|e| Error::step("resize the terminal", e))
     }
@@ -99,10 +91,7 @@ impl Runtime {
     /// [`Error::WrongState`] unless it runs; the file can't be made.
     pub async fn reopen_log(&self, id: &str) -> Result<()> {
         let (container, shim) = self.running(id, "reopening the log")?;
-        let request = ReopenLog {
-            container_id: container.id().to_owned(),
-        };
-        shim.reopen_log(request)
+        shim.reopen_log(container.id())
             .await
             .map_err(|e| Error::step("reopen the log", e))
     }
@@ -111,10 +100,7 @@ impl Runtime {
         &self,
         id: &str,
         operation: &'static str,
-    ) -> Result<(
-        std::sync::Arc<Container>,
-        std::sync::Arc<joey_shim_client::Shim>,
-    )> {
+    ) -> Result<(std::sync::Arc<Container>, std::sync::Arc<Shim>)> {
         let container = self.container(id)?;
         let shim = match container.state() {
             ContainerState::Running => self.pod_of(&container.record())?.shim(),

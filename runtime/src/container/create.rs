@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use joey_image::{Image, LayerLease};
+use joey_image::Image;
 
 use crate::cdi;
 use crate::error::{Error, Result};
@@ -76,22 +76,30 @@ impl Runtime {
         let edits = cdi::edits(&config)?;
         let launch = launch(&config, &image, edits.env())?;
         let id = ids::new_id()?;
-        let lease = self.hold(&image).await?;
-        let lowers = lease.lowers().to_vec();
-        let mut leases = vec![lease];
+        let mut undo = Undo {
+            runtime: &self,
+            id: &id,
+            holds: Vec::new(),
+            armed: true,
+        };
+        let lowers = undo.hold(id.clone(), &image)?;
         let mut mounted_images = BTreeMap::new();
         for mount in &config.mounts {
-            if let MountSource::Image { id, reference, .. } = &mount.source {
+            if let MountSource::Image {
+                id: image_id,
+                reference,
+                ..
+            } = &mount.source
+            {
                 let failed = |why| {
                     Error::step(
                         format!("{IMAGE_VOLUME_ERROR}: mount image {reference}"),
                         why,
                     )
                 };
-                let image = self.find_image(id).map_err(failed)?;
-                let lease = self.hold(&image).await.map_err(failed)?;
-                mounted_images.insert(id.clone(), lease.lowers().to_vec());
-                leases.push(lease);
+                let image = self.find_image(image_id).map_err(failed)?;
+                let owner = mount_owner(&id, image_id);
+                mounted_images.insert(image_id.clone(), undo.hold(owner, &image).map_err(failed)?);
             }
         }
         let parent = self.cgroup_parent(&pod.record().config.cgroup_parent, pod.id());
@@ -106,18 +114,13 @@ impl Runtime {
             lowers,
             mounted_images,
             edits,
-            id,
+            id: id.clone(),
             config,
         };
-        let container = Arc::new(Container::new(record, leases));
-        if let Err(error) = self.make_folders(pod, &container) {
-            self.remove_folders(&container);
-            return Err(error);
-        }
-        if let Err(error) = container.save(&self.container_records) {
-            self.remove_folders(&container);
-            return Err(error);
-        }
+        let container = Arc::new(Container::new(record));
+        self.make_folders(pod, &container)?;
+        container.save(&self.container_records)?;
+        undo.armed = false;
         self.add_container(pod, &container);
         self.announce(pod, container.id(), EventKind::Created);
         Ok(container.id().to_owned())
@@ -128,13 +131,6 @@ impl Runtime {
             kind: "image",
             id: id.to_owned(),
         })
-    }
-
-    async fn hold(&self, image: &Image) -> Result<LayerLease> {
-        self.images
-            .lease(image)
-            .await
-            .map_err(|e| Error::step(format!("hold the layers of image {}", image.id), e))
     }
 
     fn validate(&self, pod: &Pod, config: &ContainerConfig) -> Result<()> {
@@ -204,6 +200,52 @@ impl Runtime {
             std::fs::create_dir_all(folder).map_err(|e| Error::file("create", folder, e))?;
         }
         Ok(())
+    }
+}
+
+/// Who holds an image that a container mounts.
+fn mount_owner(container_id: &str, image_id: &str) -> String {
+    format!("{container_id}-{}", image_id.trim_start_matches("sha256:"))
+}
+
+/// Everyone who holds images for a container.
+pub(crate) fn image_owners(record: &ContainerRecord) -> impl Iterator<Item = String> {
+    let mounted = record
+        .mounted_images
+        .keys()
+        .map(|image| mount_owner(&record.id, image));
+    std::iter::once(record.id.clone()).chain(mounted)
+}
+
+/// Takes back what a failed creation has made.
+struct Undo<'a> {
+    runtime: &'a Runtime,
+    id: &'a str,
+    holds: Vec<String>,
+    armed: bool,
+}
+
+impl Undo<'_> {
+    /// Holds an image for `owner` and returns its layers' folders.
+    fn hold(&mut self, owner: String, image: &Image) -> Result<Vec<PathBuf>> {
+        let images = &self.runtime.images;
+        let failed = |e| Error::step(format!("hold the layers of image {}", image.id), e);
+        images.hold(&owner, &image.id).map_err(failed)?;
+        self.holds.push(owner);
+        let owner = self.holds.last().map_or("", String::as_str);
+        Ok(images.lease_held(owner).map_err(failed)?.lowers().to_vec())
+    }
+}
+
+impl Drop for Undo<'_> {
+    fn drop(&mut self) {
+        if self.armed {
+            for owner in &self.holds {
+                self.runtime.images.release(owner);
+            }
+            self.runtime
+                .discard(&self.runtime.config.writable(self.id), self.id);
+        }
     }
 }
 

@@ -1,13 +1,15 @@
 //! Runs further processes in a container.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 use std::time::Duration;
 
-use joey_proto::shim::Exec;
-use joey_shim_client::ExecHandle;
+use joey_proto::shim::{Exec, Kill};
+use joey_shim_client::{ExecStreams, Shim, ShimError, ShimEvent};
 use rustix::pipe::{PipeFlags, pipe_with};
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe::Receiver;
+use tokio::sync::broadcast;
 use tokio::time::Instant;
 
 use crate::error::{Error, Result};
@@ -19,6 +21,7 @@ use crate::runtime::Runtime;
 const MAX_OUTPUT_BYTES: usize = (16 << 20) - (64 << 10);
 /// How long a killed exec may take to be reaped.
 const KILL_GRACE: Duration = Duration::from_secs(5);
+const SIGKILL: u32 = 9;
 
 /// A process to run in a container.
 #[derive(Debug, Clone, Default)]
@@ -53,7 +56,10 @@ pub struct ExecSession {
     pub stderr: Option<OwnedFd>,
     /// The terminal's master, instead of the three.
     pub master: Option<OwnedFd>,
-    handle: ExecHandle,
+    container_id: String,
+    exec_id: u64,
+    shim: Arc<Shim>,
+    events: broadcast::Receiver<ShimEvent>,
 }
 
 impl ExecSession {
@@ -62,10 +68,18 @@ impl ExecSession {
     /// # Errors
     /// When the pod's shim ended.
     pub async fn wait(&mut self) -> Result<i32> {
-        self.handle
-            .wait()
-            .await
-            .map_err(|e| Error::step("wait for the command", e))
+        loop {
+            match self.events.recv().await {
+                Ok(ShimEvent::ExecExit(exit)) if exit.exec_id == self.exec_id => {
+                    return Ok(exit.code);
+                }
+                Ok(ShimEvent::Lost) | Err(_) => {
+                    let lost = ShimError::Lost { verb: "Exec" };
+                    return Err(Error::step("wait for the command", lost));
+                }
+                Ok(_) => {}
+            }
+        }
     }
 
     /// Kills the process and its group.
@@ -73,10 +87,16 @@ impl ExecSession {
     /// # Errors
     /// When the pod's shim ended.
     pub async fn kill(&self) -> Result<()> {
-        self.handle
-            .kill()
-            .await
-            .map_err(|e| Error::step("kill the command", e))
+        let request = Kill {
+            container_id: self.container_id.clone(),
+            signal: SIGKILL,
+            exec_id: self.exec_id,
+            ..Kill::default()
+        };
+        match self.shim.kill(request).await {
+            Err(error) if !error.is_not_running() => Err(Error::step("kill the command", error)),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -115,10 +135,7 @@ impl Runtime {
             .pod_of(&record)?
             .shim()
             .ok_or_else(|| Error::no_container(id))?;
-        let (mut ours, mut theirs) = (Streams::default(), Vec::new());
-        if !config.tty {
-            ours = Streams::open(&config, &mut theirs)?;
-        }
+        let (ours, theirs) = streams(&config)?;
         let request = Exec {
             container_id: record.id.clone(),
             process: Some(oci::exec_process(self, &record, &config)?),
@@ -128,12 +145,11 @@ impl Runtime {
                 .iter()
                 .map(|path| path.to_string_lossy().into_owned())
                 .collect(),
-            stdin: ours.stdin.is_some(),
-            stdout: ours.stdout.is_some(),
-            stderr: ours.stderr.is_some(),
             ..Exec::default()
         };
-        let (handle, master) = shim
+        // Before the call: a quick command ends before its reply is read.
+        let events = shim.events();
+        let executed = shim
             .exec(request, theirs)
             .await
             .map_err(|e| Error::step(format!("run {:?} in the container", config.command[0]), e))?;
@@ -141,8 +157,11 @@ impl Runtime {
             stdin: ours.stdin,
             stdout: ours.stdout,
             stderr: ours.stderr,
-            master,
-            handle,
+            master: executed.master,
+            container_id: record.id.clone(),
+            exec_id: executed.exec_id,
+            shim,
+            events,
         })
     }
 
@@ -185,34 +204,25 @@ impl Runtime {
     }
 }
 
-/// The caller's ends of the pipes.
-#[derive(Debug, Default)]
-struct Streams {
-    stdin: Option<OwnedFd>,
-    stdout: Option<OwnedFd>,
-    stderr: Option<OwnedFd>,
-}
-
-impl Streams {
-    fn open(config: &ExecConfig, theirs: &mut Vec<OwnedFd>) -> Result<Self> {
-        let mut streams = Self::default();
-        if config.stdin {
-            let (read, write) = pipe()?;
-            theirs.push(read);
-            streams.stdin = Some(write);
-        }
-        for (wanted, slot) in [
-            (config.stdout, &mut streams.stdout),
-            (config.stderr, &mut streams.stderr),
-        ] {
-            if wanted {
-                let (read, write) = pipe()?;
-                theirs.push(write);
-                *slot = Some(read);
-            }
-        }
-        Ok(streams)
+/// Makes the pipes asked for: the caller's ends and the process's.
+fn streams(config: &ExecConfig) -> Result<(ExecStreams, ExecStreams)> {
+    let (mut ours, mut theirs) = (ExecStreams::default(), ExecStreams::default());
+    if config.tty {
+        return Ok((ours, theirs));
     }
+    if config.stdin {
+        let (read, write) = pipe()?;
+        (ours.stdin, theirs.stdin) = (Some(write), Some(read));
+    }
+    if config.stdout {
+        let (read, write) = pipe()?;
+        (ours.stdout, theirs.stdout) = (Some(read), Some(write));
+    }
+    if config.stderr {
+        let (read, write) = pipe()?;
+        (ours.stderr, theirs.stderr) = (Some(read), Some(write));
+    }
+    Ok((ours, theirs))
 }
 
 pub(super) fn pipe() -> Result<(OwnedFd, OwnedFd)> {

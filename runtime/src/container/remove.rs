@@ -1,12 +1,13 @@
 //! Removes a container.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use joey_proto::shim::Delete;
-
+use super::create::image_owners;
 use crate::error::{Error, Result};
 use crate::events::EventKind;
+use crate::model::ContainerRecord;
 use crate::objects::Container;
 use crate::runtime::Runtime;
 
@@ -38,39 +39,39 @@ impl Runtime {
         let pod = self.pod_of(&record)?;
         if let Some(shim) = pod.shim()
             && record.started.is_some()
-            && let Err(error) = shim
-                .delete(Delete {
-                    container_id: record.id.clone(),
-                })
-                .await
+            && let Err(error) = shim.delete(&record.id).await
         {
             tracing::warn!(container = record.id, %error, "the shim keeps an ended container");
         }
-        self.remove_folders(container);
+        self.remove_folders(&record);
         self.container_records.remove(&record.id)?;
-        container.drop_leases();
+        for owner in image_owners(&record) {
+            self.images.release(&owner);
+        }
         self.stats.forget(&record.id);
         self.forget_container(&pod, &record.id);
         self.announce(&pod, &record.id, EventKind::Deleted);
         Ok(())
     }
 
-    /// Renames the writable layer away and deletes it in the background: the caller need not wait
-    /// for a million files. What stays behind is swept at the next start.
-    pub(crate) fn remove_folders(&self, container: &Container) {
-        let record = container.record();
+    /// Takes away a container's bundle and writable layer.
+    pub(crate) fn remove_folders(&self, record: &ContainerRecord) {
         drop(std::fs::remove_dir_all(
             self.config.bundle(&record.pod_id, &record.id),
         ));
-        let writable = self.config.writable(&record.id);
+        self.discard(&self.config.writable(&record.id), &record.id);
+    }
+
+    /// Renames a folder away and deletes it in the background: the caller need not wait for a
+    /// million files. What stays behind is swept at the next start.
+    pub(crate) fn discard(&self, folder: &Path, name: &str) {
         let trash = self.config.root.join("trash");
-        let doomed = trash.join(&record.id);
-        let moved =
-            std::fs::create_dir_all(&trash).and_then(|()| std::fs::rename(&writable, &doomed));
+        let doomed = trash.join(name);
+        let moved = std::fs::create_dir_all(&trash).and_then(|()| std::fs::rename(folder, &doomed));
         let folder = match moved {
             Ok(()) => doomed,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return,
-            Err(_) => writable,
+            Err(_) => folder.to_owned(),
         };
         tokio::task::spawn_blocking(move || {
             if let Err(error) = std::fs::remove_dir_all(&folder) {

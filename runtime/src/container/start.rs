@@ -66,7 +66,10 @@ impl Runtime {
     }
 
     async fn start_process(&self, pod: &Pod, record: &ContainerRecord) -> Result<StartReply> {
-        let record = &ContainerRecord { config: record.effective(), ..record.clone() };
+        let record = &ContainerRecord {
+            config: record.effective(),
+            ..record.clone()
+        };
         let pod_record = pod.record();
         let shim = pod.shim().ok_or_else(|| Error::WrongState {
             kind: "pod sandbox",
@@ -134,6 +137,8 @@ impl Runtime {
             work: text(&writable.join("work")),
             readonly: record.config.security.readonly_rootfs,
             idmap_lowers: pod.config.user_namespace.is_some(),
+            // A container is started once; after a crash of the node its layer is of no use.
+            volatile: true,
         }
     }
 }

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use joey_proto::shim::Kill;
+use joey_proto::shim::{self, Kill};
+use joey_shim_client::{ExitRecord, read_exit_record};
 use tokio::time::Instant;
 
 use super::kill;
@@ -109,22 +110,30 @@ impl Runtime {
     pub(crate) async fn end_without_shim(&self, container: &Arc<Container>, cause: Cause) {
         let record = container.record();
         let folder = self.config.pod_folder(&record.pod_id);
-        let exit = joey_shim_client::read_exit_record(&folder, &record.id)
-            .ok()
-            .flatten()
-            .map_or(
-                Exit {
-                    code: 137,
-                    at: ids::now(),
-                    cause,
-                    oom_kills: 0,
-                },
-                |exit| super::exit::exit_from(&exit),
-            );
+        let exit = read_exit_record(&folder, &record.id).ok().flatten().map_or(
+            Exit {
+                code: 137,
+                at: ids::now(),
+                cause,
+                oom_kills: 0,
+            },
+            |record| super::exit::exit_from(&exit_of(record)),
+        );
         if let Ok(pod) = self.pod_of(&record) {
             self.finish(&pod, container, exit).await;
         } else {
             container.end(exit);
         }
+    }
+}
+
+fn exit_of(record: ExitRecord) -> shim::Exit {
+    shim::Exit {
+        container_id: record.container_id,
+        code: record.code,
+        signal: record.signal,
+        finished_at: record.finished_at,
+        oom_kills_before: record.oom_kills_before,
+        oom_kills: record.oom_kills,
     }
 }

@@ -90,9 +90,9 @@ pub(crate) fn check_apparmor(features: &Features, profile: &SecurityProfile) -> 
             what: format!("AppArmor profile {name:?}"),
             why: "the kernel has AppArmor off".into(),
         }),
-        SecurityProfile::Localhost(name) if !apparmor::is_loaded(name) => Err(Error::invalid(format!(
-            "AppArmor profile {name:?} is not loaded"
-        ))),
+        SecurityProfile::Localhost(name) if !apparmor::is_loaded(name) => Err(Error::invalid(
+            format!("AppArmor profile {name:?} is not loaded"),
+        )),
         _ => Ok(()),
     }
 }

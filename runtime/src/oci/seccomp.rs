@@ -29,8 +29,8 @@ pub(crate) fn seccomp(cache: &Cache, security: &Security) -> Result<Option<Arc<C
     };
     let capabilities = capabilities(security)?.bounding;
     let compiled = match &profile {
-        None => cache.compile(Profile::runtime_default(), &capabilities),
-        Some(profile) => cache.compile(profile, &capabilities),
+        None => cache.get(Profile::runtime_default(), &capabilities),
+        Some(profile) => cache.get(profile, &capabilities),
     };
     compiled
         .map(Some)

@@ -145,17 +145,17 @@ impl Runtime {
         let request = self
             .start_pod_request(id, config, host_name.clone())
             .await?;
-        let (reply, network_namespace) = shim
+        let started = shim
             .start_pod(request)
             .await
             .map_err(|e| Error::step("make the pod's namespaces", e))?;
-        pod.change(|record| record.init_pid = reply.init_pid);
-        if let Some(namespace) = network_namespace {
+        pod.change(|record| record.init_pid = started.init_pid);
+        if let Some(namespace) = started.network {
             let path = netns_path(id);
             netns::pin(namespace.as_fd(), &path).map_err(|e| {
                 Error::step(format!("pin the network namespace {}", path.display()), e)
             })?;
-            self.attach(pod).await?;
+            self.attach_network(pod).await?;
         }
         let record = pod.record();
         let addresses = record.network.as_ref().map(|network| network.ips.clone());
@@ -202,7 +202,7 @@ impl Runtime {
         })
     }
 
-    async fn attach(&self, pod: &Pod) -> Result<()> {
+    async fn attach_network(&self, pod: &Pod) -> Result<()> {
         let record = pod.record();
         let config = &record.config;
         let request = AttachRequest {

@@ -46,9 +46,9 @@ impl Runtime {
 
     /// A stop must work on a full disk; the next start finds the pod's shim gone and concludes the
     /// same.
-    pub(crate) fn save_or_warn(&self, record: &crate::model::PodRecord) {
-        if let Err(error) = self.save_pod(record) {
-            tracing::warn!(pod = record.id, error = %error.chain(), "the pod's record is stale");
+    pub(crate) fn save_or_warn(&self, pod: &Pod) {
+        if let Err(error) = pod.save(&self.pod_records) {
+            tracing::warn!(pod = pod.id(), error = %error.chain(), "the pod's record is stale");
         }
     }
 
@@ -62,7 +62,7 @@ impl Runtime {
         )
         .await;
         let mut result = ended.into_iter().collect::<Result<Vec<()>>>().map(drop);
-        result = result.and(self.detach(pod).await);
+        result = result.and(self.detach_network(pod).await);
         result = result.and(self.end_shim(pod).await);
         let record = pod.record();
         result = result.and(
@@ -72,7 +72,7 @@ impl Runtime {
         result.and(self.remove_pod_cgroups(pod).await)
     }
 
-    async fn detach(&self, pod: &Pod) -> Result<()> {
+    async fn detach_network(&self, pod: &Pod) -> Result<()> {
         let record = pod.record();
         let Some(attachment) = &record.network else {
             return Ok(());
@@ -81,7 +81,7 @@ impl Runtime {
         let request = DetachRequest {
             pod_id: record.id.clone(),
             netns: path.exists().then_some(path),
-            attachment: attachment.clone(),
+            attachment: Some(attachment.clone()),
         };
         self.network
             .detach(request)

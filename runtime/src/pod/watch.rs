@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use joey_shim_client::{Shim, ShimEvent};
+use tokio::sync::broadcast::error::RecvError;
 
 use crate::ids;
 use crate::model::PodState;
@@ -13,11 +14,22 @@ impl Runtime {
     /// Follows the shim in a task of its own until it ends.
     pub(crate) fn watch(self: &Arc<Self>, pod: &Arc<Pod>, shim: &Arc<Shim>) {
         let (runtime, pod, shim) = (Arc::clone(self), Arc::clone(pod), Arc::clone(shim));
+        let mut events = shim.events();
         tokio::spawn(async move {
-            let mut events = shim.events();
-            while let Some(event) = events.recv().await {
+            loop {
+                let event = match events.recv().await {
+                    Ok(event) => event,
+                    Err(RecvError::Lagged(_)) => {
+                        runtime.reconcile(&pod, &shim).await;
+                        continue;
+                    }
+                    Err(RecvError::Closed) => break,
+                };
                 match event {
-                    ShimEvent::Exit(exit) => runtime.container_exited(&pod, &exit).await,
+                    ShimEvent::Exit(exit) => {
+                        let (runtime, pod) = (Arc::clone(&runtime), Arc::clone(&pod));
+                        tokio::spawn(async move { runtime.container_exited(&pod, &exit).await });
+                    }
                     ShimEvent::InitExit(_) => runtime.pod_lost(&pod, "the pod's init ended").await,
                     ShimEvent::AttachDropped(dropped) => tracing::info!(
                         container = dropped.container_id,
@@ -25,7 +37,7 @@ impl Runtime {
                         "an attached client was dropped"
                     ),
                     ShimEvent::ExecExit(_) => {}
-                    ShimEvent::Disconnected => break,
+                    ShimEvent::Lost => break,
                 }
             }
             runtime.shim_disconnected(&pod).await;
