@@ -59,15 +59,27 @@ impl Undo {
     }
 }
 
+/// Whether old values are read before each write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Old {
+    /// To be restored on a failure.
+    Keep,
+    /// The group is new, and removed on a failure.
+    Ignore,
+}
+
 /// Writes all, or restores all. A value that the kernel finds inconsistent with another (memory
 /// above memory and swap, a burst above the quota) is tried again once others are in force, so that
 /// no order of any group's values has to be known here.
-pub(crate) fn apply(writes: Vec<Write>) -> Result<Undo, UpdateError> {
+pub(crate) fn apply(writes: Vec<Write>, old_values: Old) -> Result<Undo, UpdateError> {
     let mut undo = Undo::default();
     let mut pending: VecDeque<Write> = writes.into();
     let mut refused = 0;
     while let Some(write) = pending.pop_front() {
-        let old = old_value(&write);
+        let old = match old_values {
+            Old::Keep => old_value(&write),
+            Old::Ignore => None,
+        };
         match files::write(&write.path, &write.value) {
             Ok(()) => {
                 refused = 0;
@@ -156,7 +168,7 @@ mod tests {
             Write::new("io", path("io.max"), "8:16 rbps=9").line("8:16".into(), String::new()),
             Write::new("memory", path("memory.max"), "1"),
         ];
-        let error = apply(writes).unwrap_err();
+        let error = apply(writes, Old::Keep).unwrap_err();
         assert_eq!(
             error.to_string(),
             "memory.max can't be set: this host's cgroup \"memory\" controller is missing"
@@ -179,7 +191,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("memory.max"), "").unwrap();
         let write = Write::new("memory", dir.path().join("memory.zswap.max"), "1");
-        let error = apply(vec![write]).unwrap_err();
+        let error = apply(vec![write], Old::Keep).unwrap_err();
         assert!(matches!(
             error,
             UpdateError::Plan(PlanError::MissingFile { setting }) if setting == "memory.zswap.max"
@@ -190,7 +202,7 @@ mod tests {
     fn optional_files_may_be_missing() {
         let dir = tempfile::tempdir().unwrap();
         let write = Write::new("memory", dir.path().join("memory.swap.max"), "0").optional(true);
-        let undo = apply(vec![write]).unwrap();
+        let undo = apply(vec![write], Old::Keep).unwrap();
         assert!(undo.0.is_empty());
     }
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::apply::UpdateError;
+use crate::apply::{Old, UpdateError};
 use crate::files::{self, FileError};
 use crate::group::Group;
 use crate::keeper::Keeper;
@@ -186,7 +186,9 @@ impl Cgroups {
             if let Some(keeper) = &group.keeper {
                 keeper.enter(&group.dirs())?;
             }
-            group.apply(&resources).map_err(CreateError::Limits)?;
+            group
+                .apply(&resources, Old::Ignore)
+                .map_err(CreateError::Limits)?;
             Ok::<Unclaimed, CreateError>(new)
         });
         let mut new = worker.await.map_err(|_| CreateError::Worker)??;
@@ -214,7 +216,8 @@ impl Cgroups {
         let (made, resources) = (group.clone(), resources.clone());
         let worker = tokio::task::spawn_blocking(move || {
             make_parents(&made, &made.path)?;
-            made.apply(&resources).map_err(CreateError::Limits)
+            made.apply(&resources, Old::Keep)
+                .map_err(CreateError::Limits)
         });
         worker.await.map_err(|_| CreateError::Worker)??;
         Ok(group)

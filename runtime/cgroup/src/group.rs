@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::apply::{self, UpdateError};
+use crate::apply::{self, Old, UpdateError};
 use crate::devices;
 use crate::keeper::Keeper;
 use crate::layout::{Layout, Version};
@@ -84,7 +84,7 @@ impl Group {
             self.set_properties(unit, wanted).await?;
         }
         let target = wanted.clone();
-        let result = self.blocking(move |g| g.apply(&target)).await;
+        let result = self.blocking(move |g| g.apply(&target, Old::Keep)).await;
         let error = match result {
             Ok(Ok(())) => return Ok(()),
             Ok(Err(error)) | Err(error) => error,
@@ -109,8 +109,8 @@ impl Group {
     }
 
     /// Files and device rules, in the calling thread. Shrinking memory may take long.
-    pub(crate) fn apply(&self, wanted: &Resources) -> Result<(), UpdateError> {
-        let undo = apply::apply(self.plan(wanted)?)?;
+    pub(crate) fn apply(&self, wanted: &Resources, old: Old) -> Result<(), UpdateError> {
+        let undo = apply::apply(self.plan(wanted)?, old)?;
         if let Some(rules) = &wanted.devices
             && let Err(error) = devices::apply(&self.layout, &self.path, rules)
         {

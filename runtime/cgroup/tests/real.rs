@@ -252,7 +252,10 @@ async fn memory_beyond_the_limit_ends_the_process_and_is_counted() {
     assert!(group.oom_kills() > 0);
     let memory = group.memory_stats().unwrap();
     assert_eq!(memory.limit, Some(16 << 20));
-    assert!(memory.oom_kills > 0 && memory.limit_hits > 0, "{memory:?}");
+    assert!(memory.oom_kills > 0, "{memory:?}");
+    // Newer kernels no longer count these on v1.
+    let counted = parent.cgroups.version() != Version::V2 || memory.limit_hits > 0;
+    assert!(counted, "{memory:?}");
     assert!(memory.max_usage.is_none_or(|max| max > 8 << 20));
     child.kill().unwrap();
     child.wait().unwrap();
