@@ -413,7 +413,9 @@ fn pidfd_of(pid: u32) -> io::Result<OwnedFd> {
 
 /// Waits for the shim's end, so that it does not stay a zombie.
 async fn reap(mut child: Child, pidfd: OwnedFd) {
-    let ended = match AsyncFd::register_with_interest(pidfd, Interest::READABLE) {
+    // SAFETY: the descriptor is owned by the `AsyncFd` and open until it is dropped.
+    let watched = unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE) };
+    let ended = match watched {
         Ok(pidfd) => pidfd.readable().await.is_ok(),
         Err(error) => {
             tracing::warn!(%error, pid = child.id(), "a shim cannot be watched");
