@@ -183,9 +183,6 @@ impl Cgroups {
         // The guard travels with the work: it still removes the group when nobody waits any more.
         let worker = tokio::task::spawn_blocking(move || {
             make_dirs(&group)?;
-            if let Some(keeper) = &group.keeper {
-                keeper.enter(&group.dirs())?;
-            }
             group
                 .apply(&resources, Old::Ignore)
                 .map_err(CreateError::Limits)?;

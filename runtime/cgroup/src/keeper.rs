@@ -3,14 +3,11 @@
 use std::fs;
 use std::io;
 use std::os::fd::AsFd;
-use std::path::PathBuf;
 
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
 use serde::{Deserialize, Serialize};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-
-use crate::files::{self, FileError};
 
 /// The process, so that a reused id is not mistaken for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,22 +57,6 @@ impl Keeper {
         self.pid.cast_unsigned()
     }
 
-    /// Enters the folders that systemd does not manage: they must not look empty meanwhile.
-    pub(crate) fn enter(self, dirs: &[PathBuf]) -> Result<(), FileError> {
-        for dir in dirs {
-            let file = dir.join("cgroup.procs");
-            let inside = || {
-                let procs = files::read(&file).unwrap_or_default();
-                procs.lines().any(|line| line == self.pid.to_string())
-            };
-            if !inside() {
-                files::write(&file, &self.pid.to_string())
-                    .map_err(|e| FileError::new("move a process by", &file, e))?;
-            }
-        }
-        Ok(())
-    }
-
     /// Ends it, if it still is the same process.
     pub(crate) fn end(self) {
         let Some(pid) = Pid::from_raw(self.pid) else {
@@ -119,7 +100,7 @@ mod tests {
     #[tokio::test]
     async fn a_keeper_lives_until_it_is_ended_and_is_reaped() {
         let keeper = Keeper::start().unwrap();
-        let stat = PathBuf::from(format!("/proc/{}/stat", keeper.pid));
+        let stat = std::path::PathBuf::from(format!("/proc/{}/stat", keeper.pid));
         assert!(stat.exists());
         let other = Keeper {
             start_ticks: keeper.start_ticks + 1,

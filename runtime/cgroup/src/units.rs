@@ -5,7 +5,7 @@
 use zbus::zvariant::Value;
 
 use crate::layout::Version;
-use crate::resources::{Resources, given};
+use crate::resources::{DeviceKind, DeviceRule, Resources, given};
 use crate::v2::io_weight;
 
 /// A property and its value.
@@ -34,8 +34,62 @@ pub(crate) fn properties(wanted: &Resources, version: Version) -> Vec<Property> 
         for (key, value) in &wanted.unified {
             unified(&mut all, key, value);
         }
+    } else if let Some(rules) = &wanted.devices {
+        devices(&mut all, rules);
     }
     all.0
+}
+
+/// On v1 systemd writes the device list again, allowing all where it knows of no rules; on v2 our
+/// program stands beside its own. What it has no words for (denials of single devices) stays in the
+/// files alone.
+fn devices(all: &mut Properties, rules: &[DeviceRule]) {
+    let start = rules.iter().rposition(DeviceRule::is_total);
+    let (total, rest) = match start {
+        Some(at) => (rules[at].allow, &rules[at + 1..]),
+        None => (false, rules),
+    };
+    let allowed: Vec<(String, String)> = rest
+        .iter()
+        .filter(|rule| rule.allow && !total)
+        .filter_map(|rule| Some((device_pattern(rule)?, rule.access())))
+        .collect();
+    let forget_earlier: Vec<(String, String)> = Vec::new();
+    all.0
+        .push(("DeviceAllow".to_owned(), forget_earlier.into()));
+    if !allowed.is_empty() {
+        all.0.push(("DeviceAllow".to_owned(), allowed.into()));
+    }
+    all.set("DevicePolicy", if total { "auto" } else { "strict" });
+}
+
+/// As systemd.resource-control(5) names devices.
+fn device_pattern(rule: &DeviceRule) -> Option<String> {
+    let kind = match rule.kind {
+        DeviceKind::Char => "char",
+        DeviceKind::Block => "block",
+        DeviceKind::All => return None,
+    };
+    match (rule.major, rule.minor) {
+        (None, _) => Some(format!("{kind}-*")),
+        (Some(major), Some(minor)) => Some(format!("/dev/{kind}/{major}:{minor}")),
+        (Some(major), None) => Some(format!("{kind}-{}", driver_name(kind, major)?)),
+    }
+}
+
+/// From /proc/devices: lines of `136 pts` after a heading for each kind.
+fn driver_name(kind: &str, major: u32) -> Option<String> {
+    let text = std::fs::read_to_string("/proc/devices").ok()?;
+    let (char_part, block_part) = text.split_once("Block devices:")?;
+    let part = if kind == "char" {
+        char_part
+    } else {
+        block_part
+    };
+    part.lines().find_map(|line| {
+        let (number, name) = line.trim().split_once(' ')?;
+        (number.parse() == Ok(major)).then(|| name.to_owned())
+    })
 }
 
 struct Properties(Vec<Property>);
@@ -218,6 +272,24 @@ mod tests {
             ..Resources::default()
         };
         assert_eq!(of(&wanted, Version::V2), [pair("MemoryMax", "uint64 50")]);
+    }
+
+    #[test]
+    fn device_rules_are_properties_on_v1_only() {
+        let wanted = Resources {
+            devices: Some(crate::resources::default_devices()),
+            ..Resources::default()
+        };
+        assert_eq!(of(&wanted, Version::V2), []);
+        let v1 = of(&wanted, Version::Hybrid);
+        assert!(v1.contains(&pair("DevicePolicy", "\"strict\"")), "{v1:?}");
+        assert!(v1[1].1.contains(r#"("/dev/char/1:3", "rwm")"#), "{v1:?}");
+        assert!(v1[1].1.contains(r#"("char-*", "m")"#), "{v1:?}");
+        let wanted = Resources {
+            devices: Some(vec![DeviceRule::allow_all()]),
+            ..Resources::default()
+        };
+        assert!(of(&wanted, Version::V1).contains(&pair("DevicePolicy", "\"auto\"")));
     }
 
     #[test]
