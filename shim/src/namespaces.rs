@@ -78,22 +78,26 @@ pub fn start_pod(request: &StartPod) -> Result<Pod> {
 pub fn make_user(uids: &[IdMapping], gids: &[IdMapping]) -> Result<OwnedFd> {
     let (reporter, reports) = report::pair()?;
     let child = sys::fork(&sys::Fork::default(), || {
-        drop(reporter.send_fds(&Report::Fds, &[]).and_then(|()| {
+        let made = (|| {
             sys::unshare(libc::CLONE_NEWUSER).step("make a user namespace")?;
             let user = fs::File::open("/proc/self/ns/user").step("open the user namespace")?;
             reporter.send_fds(&Report::Fds, &[user.as_fd()])
-        }));
+        })();
+        if let Err(failure) = made {
+            reporter.send(&Report::Failed(failure));
+            return 1;
+        }
+        // The mapping is written through this process, which is then killed.
         loop {
             rustix::event::pause();
         }
     })
     .step("fork a helper")?;
+    drop(reporter);
     let made = (|| {
         reports.set_timeout(HELPER_SECONDS)?;
-        reports.next(true);
-        let user = receive(&reports)?
-            .pop()
-            .ok_or_else(|| Failure::new("make a user namespace: refused"))?;
+        let missing = || Failure::new("make a user namespace: no descriptor came");
+        let user = receive(&reports)?.pop().ok_or_else(missing)?;
         let proc = format!("/proc/{}", child.as_raw_nonzero());
         write_mapping(&format!("{proc}/uid_map"), uids).step("write the uid mapping")?;
         write_mapping(&format!("{proc}/gid_map"), gids).step("write the gid mapping")?;
