@@ -74,7 +74,7 @@ pub enum PullError {
         source: ManifestError,
     },
     /// The config could not be fetched.
-    #[error("cannot fetch the config {digest}")]
+    #[error("{}cannot fetch the config {digest}", prefix(source))]
     Config {
         /// Its digest.
         digest: Digest,
@@ -83,7 +83,7 @@ pub enum PullError {
         source: FetchError,
     },
     /// A layer could not be had.
-    #[error("cannot get layer {digest}")]
+    #[error("{}cannot get layer {digest}", layer_prefix(source))]
     Layer {
         /// Digest of its blob.
         digest: Digest,
@@ -152,6 +152,21 @@ impl PullError {
             Self::Layer { source, .. } => source.is_from_outside(),
             _ => false,
         }
+    }
+}
+
+/// The kubelet looks at the start of the text.
+fn prefix(error: &FetchError) -> &'static str {
+    match fetch_kind(error) {
+        PullErrorKind::Unavailable => "RegistryUnavailable: ",
+        _ => "",
+    }
+}
+
+fn layer_prefix(error: &LayerError) -> &'static str {
+    match error {
+        LayerError::Fetch(error) => prefix(error),
+        _ => "",
     }
 }
 

@@ -14,6 +14,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -36,7 +37,8 @@ impl Layout {
         }
     }
 
-    /// Makes the folders.
+    /// Makes the folders. Users of the host can neither list them nor, not knowing any names, run
+    /// the set-user-ID programs of images; a user namespace's root can still walk through.
     pub fn create(&self) -> io::Result<()> {
         for folder in [
             self.images(),
@@ -50,7 +52,15 @@ impl Layout {
         ] {
             fs::create_dir_all(folder)?;
         }
-        Ok(())
+        for folder in [
+            self.root.clone(),
+            self.layers(),
+            self.root.join("staging"),
+            self.trash(),
+        ] {
+            fs::set_permissions(folder, fs::Permissions::from_mode(0o711))?;
+        }
+        fs::set_permissions(self.empty(), fs::Permissions::from_mode(0o755))
     }
 
     pub fn images(&self) -> PathBuf {

@@ -6,12 +6,13 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::rc::Rc;
 
-use rustix::fs::{
-    self, AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags,
-};
+use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, Timespec, XattrFlags};
 use rustix::io::Errno;
 use tar::EntryType;
 
+use super::metadata::{
+    finish_file, gid, mode, set_xattr, times, tolerate_unsupported, uid, usable_xattrs,
+};
 use super::tar_reader::{Entry, TarReader};
 use super::tree::{self, Tree};
 use super::{UnpackError, UnpackLimits, Unpacked};
@@ -39,9 +40,12 @@ pub(super) struct Applier {
     folder_times: Vec<(Vec<u8>, Timespec)>,
 }
 
-type Step = Result<(), (&'static str, Errno)>;
+pub(super) type Step = Result<(), (&'static str, Errno)>;
 
-fn step<T>(action: &'static str, result: Result<T, Errno>) -> Result<T, (&'static str, Errno)> {
+pub(super) fn step<T>(
+    action: &'static str,
+    result: Result<T, Errno>,
+) -> Result<T, (&'static str, Errno)> {
     result.map_err(|errno| (action, errno))
 }
 
@@ -371,19 +375,6 @@ impl Applier {
     }
 }
 
-fn finish_file(file: &OwnedFd, entry: &Entry) -> Step {
-    // The order matters: a change of owner clears set-user-ID and file capabilities.
-    step(
-        "set the owner of",
-        fs::fchown(file, Some(uid(entry)), Some(gid(entry))),
-    )?;
-    step("set the mode of", fs::fchmod(file, mode(entry)))?;
-    for (name, value) in usable_xattrs(entry, true) {
-        step("set an xattr of", set_xattr(file, name, value))?;
-    }
-    step("set the time of", fs::futimens(file, &times(entry.mtime)))
-}
-
 fn open_folder(parent: &OwnedFd, name: &[u8]) -> Result<OwnedFd, Errno> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     fs::openat(parent, name, flags, Mode::empty())
@@ -412,51 +403,5 @@ fn same_file(folder: &OwnedFd, target: &[u8], parent: &OwnedFd, name: &[u8]) -> 
     match (stat(folder, target), stat(parent, name)) {
         (Ok(a), Ok(b)) => a.st_dev == b.st_dev && a.st_ino == b.st_ino,
         _ => false,
-    }
-}
-
-/// The xattrs an image may set. Those of overlayfs steer where lookups go, so they are not the
-/// image's to choose; only files and folders may have `user.` ones.
-fn usable_xattrs(entry: &Entry, plain: bool) -> impl Iterator<Item = (&[u8], &[u8])> {
-    entry
-        .xattrs
-        .iter()
-        .map(|(name, value)| (name.as_slice(), value.as_slice()))
-        .filter(move |(name, _)| {
-            !name.starts_with(b"trusted.overlay.")
-                && !name.starts_with(b"user.overlay.")
-                && !name.contains(&0)
-                && (plain || !name.starts_with(b"user."))
-        })
-}
-
-fn set_xattr(file: &OwnedFd, name: &[u8], value: &[u8]) -> Result<(), Errno> {
-    tolerate_unsupported(fs::fsetxattr(file, name, value, XattrFlags::empty()))
-}
-
-/// File systems lack some kinds of xattr; an image is still usable without them.
-fn tolerate_unsupported(result: Result<(), Errno>) -> Result<(), Errno> {
-    match result {
-        Err(Errno::NOTSUP) => Ok(()),
-        other => other,
-    }
-}
-
-fn uid(entry: &Entry) -> Uid {
-    Uid::from_raw(entry.uid)
-}
-
-fn gid(entry: &Entry) -> Gid {
-    Gid::from_raw(entry.gid)
-}
-
-fn mode(entry: &Entry) -> Mode {
-    Mode::from_raw_mode(entry.mode)
-}
-
-fn times(mtime: Timespec) -> Timestamps {
-    Timestamps {
-        last_access: mtime,
-        last_modification: mtime,
     }
 }

@@ -10,6 +10,8 @@
 
 mod apply;
 mod inherit;
+mod metadata;
+mod pax;
 mod tar_reader;
 mod tree;
 
@@ -91,6 +93,10 @@ impl UnpackError {
             }
         )
     }
+}
+
+fn malformed(what: impl Into<String>) -> UnpackError {
+    UnpackError::Malformed(what.into())
 }
 
 /// Unpacks a tar into `root`, an empty folder. Blocks.
