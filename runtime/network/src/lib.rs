@@ -6,6 +6,7 @@
 mod builtin;
 mod cni;
 mod config;
+mod error;
 mod ipnet;
 mod netlink;
 pub mod netns;
@@ -16,10 +17,11 @@ mod worker;
 pub use builtin::ipam::AddressError;
 pub use builtin::ports::PortError;
 pub use config::{Mode, NetworkConfig};
-pub use ipnet::{IpNet, ParseIpNetError};
-pub use network::{
-    AttachError, CheckError, DetachError, GcError, Network, OpenError, SetPodCidrError,
+pub use error::{
+    AttachError, CheckError, DetachError, GcError, LoopbackError, OpenError, SetPodCidrError,
 };
+pub use ipnet::{IpNet, ParseIpNetError};
+pub use network::Network;
 pub use types::{
     AttachRequest, Attachment, CheckRequest, CniAttachment, DetachRequest, DnsConfig, PortMapping,
     Protocol, Provider, Status,

@@ -3,132 +3,26 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::builtin::lease::LeaseError;
-use crate::builtin::{Builtin, BuiltinAttachError, BuiltinDetachError, StartError, SweepError};
+use crate::builtin::{Builtin, StartError};
+use crate::cni::Cni;
 use crate::config::{Mode, NetworkConfig};
+use crate::error::{
+    AttachError, CheckError, DetachError, GcError, LoopbackError, OpenError, SetPodCidrError,
+};
 use crate::ipnet::{IpNet, ParseIpNetError};
+use crate::netlink::{Batch, route};
 use crate::types::{AttachRequest, Attachment, CheckRequest, DetachRequest, Provider, Status};
-use crate::worker::{WorkerError, Workers};
+use crate::worker::{Home, Workers};
 
 const WORKERS: usize = 2;
-
-/// Why the network could not be opened.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// A folder can't be made.
-    #[error("make folder {path}")]
-    Folder {
-        /// The folder.
-        path: PathBuf,
-        /// The reason.
-        #[source]
-        source: std::io::Error,
-    },
-    /// The leases can't be read.
-    #[error("read the leases of the built-in network")]
-    Leases(#[source] LeaseError),
-    /// No threads.
-    #[error(transparent)]
-    Worker(#[from] WorkerError),
-}
-
-/// Why a pod could not be attached. Nothing is left behind.
-#[derive(Debug, thiserror::Error)]
-pub enum AttachError {
-    /// The id can't name a lease.
-    #[error(
-        "pod id {0:?} has characters other than letters, digits, '.', '_' and '-', or is too long"
-    )]
-    PodId(String),
-    /// The built-in network can't be started.
-    #[error("start the built-in network")]
-    Start(#[source] StartError),
-    /// The built-in network refused.
-    #[error("attach pod {pod_id} to the built-in network")]
-    Builtin {
-        /// The pod.
-        pod_id: String,
-        /// The reason.
-        #[source]
-        source: BuiltinAttachError,
-    },
-}
-
-/// Why a pod could not be detached; it can be tried again.
-#[derive(Debug, thiserror::Error)]
-pub enum DetachError {
-    /// The built-in network could not let go.
-    #[error("detach pod {pod_id} from the built-in network")]
-    Builtin {
-        /// The pod.
-        pod_id: String,
-        /// The reason.
-        #[source]
-        source: BuiltinDetachError,
-    },
-}
-
-/// What is wrong with a pod's attachment.
-#[derive(Debug, thiserror::Error)]
-pub enum CheckError {
-    /// The built-in network has no lease or interface for it.
-    #[error("pod {pod_id} has no lease or no interface in the built-in network")]
-    Missing {
-        /// The pod.
-        pod_id: String,
-    },
-    /// It could not be looked at.
-    #[error("look at the interface of pod {pod_id}")]
-    Worker {
-        /// The pod.
-        pod_id: String,
-        /// The reason.
-        #[source]
-        source: WorkerError,
-    },
-}
-
-/// Why the pods' ranges could not be set.
-#[derive(Debug, thiserror::Error)]
-pub enum SetPodCidrError {
-    /// A text is no range.
-    #[error(transparent)]
-    Parse(#[from] ParseIpNetError),
-    /// More than one range of a family.
-    #[error("pods have at most one range of each address family; {first} and {second} were given")]
-    SameFamily {
-        /// One of them.
-        first: IpNet,
-        /// The other.
-        second: IpNet,
-    },
-    /// They can't be written down.
-    #[error("write the pods' ranges to {path}")]
-    Keep {
-        /// The file.
-        path: PathBuf,
-        /// The reason.
-        #[source]
-        source: std::io::Error,
-    },
-    /// The built-in network can't use them.
-    #[error("use the pods' ranges in the built-in network")]
-    Start(#[source] StartError),
-}
-
-/// Why leftovers could not be removed.
-#[derive(Debug, thiserror::Error)]
-pub enum GcError {
-    /// Those of the built-in network.
-    #[error("remove leftovers of the built-in network")]
-    Builtin(#[source] SweepError),
-}
 
 /// The network of a node.
 #[derive(Debug)]
 pub struct Network {
     config: NetworkConfig,
+    workers: Workers,
     builtin: Builtin,
+    cni: Cni,
     /// Why the built-in network is not there, while it should be.
     trouble: Mutex<Option<String>>,
     starting: tokio::sync::Mutex<()>,
@@ -145,10 +39,16 @@ impl Network {
             })?;
         }
         let workers = Workers::start(WORKERS)?;
-        let builtin = Builtin::open(&config, workers).map_err(OpenError::Leases)?;
+        let builtin = Builtin::open(&config, workers.clone()).map_err(OpenError::Leases)?;
+        let cni = Cni::open(&config).map_err(OpenError::Records)?;
+        if config.mode != Mode::Builtin {
+            cni.start().await;
+        }
         let network = Arc::new(Self {
             config,
+            workers,
             builtin,
+            cni,
             trouble: Mutex::new(None),
             starting: tokio::sync::Mutex::new(()),
         });
@@ -161,29 +61,78 @@ impl Network {
     }
 
     /// Attaches a pod. A second call for the same pod starts anew; calls for one pod must not
-    /// overlap.
+    /// overlap. The work goes on to its end also if the caller stops waiting.
     pub async fn attach(&self, request: AttachRequest) -> Result<Attachment, AttachError> {
-        if !valid_pod_id(&request.pod_id) {
-            return Err(AttachError::PodId(request.pod_id));
+        let pod_id = request.pod_id.clone();
+        if !valid_pod_id(&pod_id) {
+            return Err(AttachError::PodId(pod_id));
+        }
+        if self.provider() == Provider::Cni {
+            let brought_up = self.bring_up_loopback(request.netns.clone()).await;
+            if let Err(source) = brought_up {
+                return Err(AttachError::Loopback { pod_id, source });
+            }
+            let cni = self.cni.clone();
+            let work = tokio::spawn(async move { cni.attach(&request).await });
+            return match work.await {
+                Ok(Ok(attachment)) => Ok(attachment),
+                Ok(Err(source)) => Err(AttachError::Cni { pod_id, source }),
+                Err(source) => Err(AttachError::Aborted { pod_id, source }),
+            };
         }
         if !self.builtin.started() {
             self.start_builtin().await.map_err(AttachError::Start)?;
         }
-        let pod_id = request.pod_id.clone();
         let attached = self.builtin.attach(request).await;
         attached.map_err(|source| AttachError::Builtin { pod_id, source })
     }
 
     /// Detaches a pod by what attached it. Missing is success; works with the namespace gone.
     pub async fn detach(&self, request: DetachRequest) -> Result<(), DetachError> {
-        let pod_id = request.pod_id;
+        let DetachRequest {
+            pod_id,
+            netns,
+            attachment,
+        } = request;
+        if !valid_pod_id(&pod_id) {
+            return Ok(());
+        }
+        let networks = attachment
+            .map(|attachment| attachment.cni)
+            .unwrap_or_default();
+        if !networks.is_empty() || self.cni.has_record(&pod_id) {
+            let (cni, id) = (self.cni.clone(), pod_id.clone());
+            let work =
+                tokio::spawn(async move { cni.detach(&id, netns.as_deref(), &networks).await });
+            match work.await {
+                Ok(Ok(())) => {}
+                Ok(Err(source)) => return Err(DetachError::Cni { pod_id, source }),
+                Err(source) => return Err(DetachError::Aborted { pod_id, source }),
+            }
+        }
         let detached = self.builtin.detach(&pod_id).await;
         detached.map_err(|source| DetachError::Builtin { pod_id, source })
+    }
+
+    async fn bring_up_loopback(&self, netns: PathBuf) -> Result<(), LoopbackError> {
+        let up = move |home: &mut Home| -> Result<(), LoopbackError> {
+            let (_, mut inside) = home.route_socket_in(&netns)?;
+            let mut batch = Batch::new();
+            route::set_up(&mut batch, route::LOOPBACK);
+            inside.transact(batch)?.check(|_, _| false)?;
+            Ok(())
+        };
+        self.workers.run(up).await?
     }
 
     /// Looks whether the pod's attachment is as it was made.
     pub async fn check(&self, request: CheckRequest) -> Result<(), CheckError> {
         let pod_id = request.pod_id;
+        if request.attachment.provider == Provider::Cni {
+            let networks = &request.attachment.cni;
+            let checked = self.cni.check(&pod_id, &request.netns, networks).await;
+            return checked.map_err(|source| CheckError::Cni { pod_id, source });
+        }
         match self.builtin.check(&pod_id).await {
             Ok(true) => Ok(()),
             Ok(false) => Err(CheckError::Missing { pod_id }),
@@ -195,7 +144,11 @@ impl Network {
     #[must_use]
     pub fn status(&self) -> Status {
         let mode = self.provider();
-        match self.trouble().clone() {
+        let trouble = match mode {
+            Provider::Builtin => self.trouble().clone(),
+            Provider::Cni => self.cni.trouble(),
+        };
+        match trouble {
             Some(message) => Status {
                 ready: false,
                 reason: "NetworkPluginNotReady".to_owned(),
@@ -240,18 +193,20 @@ impl Network {
         Ok(())
     }
 
-    /// Removes what belongs to pods that are not known.
+    /// Removes what belongs to pods that are not known. No pod may be attached meanwhile.
     pub async fn gc(&self, known_pod_ids: &[String]) -> Result<(), GcError> {
-        self.builtin
-            .sweep(known_pod_ids)
-            .await
-            .map_err(GcError::Builtin)
+        let swept = self.builtin.sweep(known_pod_ids).await;
+        let collected = self.cni.gc(known_pod_ids).await;
+        swept.map_err(GcError::Builtin)?;
+        collected.map_err(GcError::Cni)
     }
 
     fn provider(&self) -> Provider {
         match self.config.mode {
-            Mode::Auto | Mode::Builtin => Provider::Builtin,
+            Mode::Builtin => Provider::Builtin,
             Mode::Cni => Provider::Cni,
+            Mode::Auto if self.cni.seen() => Provider::Cni,
+            Mode::Auto => Provider::Builtin,
         }
     }
 
@@ -285,7 +240,7 @@ fn keep(path: &Path, ranges: &[IpNet]) -> std::io::Result<()> {
 }
 
 /// An error with all its causes.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(cause) = next {

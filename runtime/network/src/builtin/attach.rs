@@ -3,16 +3,17 @@
 use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 
 use rustix::io::Errno;
 
+use super::detach::Removal;
 use super::ipam::{AddressError, gateway};
 use super::lease::{Lease, LeaseError};
+use super::names::{format_mac, link_name, mac_of, parse_mac};
 use super::ports::{self, PortError};
 use super::{Builtin, Inner, rules};
 use crate::ipnet::IpNet;
-use crate::netlink::nft::Element;
 use crate::netlink::route::{self, Mac, VethPair};
 use crate::netlink::{Batch, NetlinkError};
 use crate::types::{AttachRequest, Attachment, Provider};
@@ -76,49 +77,16 @@ pub enum BuiltinAttachError {
     Worker(#[from] WorkerError),
 }
 
-/// Why a pod could not be detached; it can be tried again.
-#[derive(Debug, thiserror::Error)]
-pub enum BuiltinDetachError {
-    /// The host ports can't be withdrawn.
-    #[error("withdraw the host ports")]
-    Rules(#[source] NetlinkError),
-    /// The interface can't be removed.
-    #[error("remove interface {link}")]
-    Link {
-        /// Its name.
-        link: String,
-        /// The reason.
-        #[source]
-        source: NetlinkError,
-    },
-    /// The lease can't be given back.
-    #[error("give back the lease")]
-    Lease(#[source] LeaseError),
-    /// No thread did it.
-    #[error(transparent)]
-    Worker(#[from] WorkerError),
-}
-
 impl Builtin {
     /// Attaches a pod. A second call for the same pod starts anew.
     pub(crate) async fn attach(
         &self,
         request: AttachRequest,
     ) -> Result<Attachment, BuiltinAttachError> {
-        let inner = std::sync::Arc::clone(&self.0);
+        let inner = Arc::clone(&self.0);
         self.0
             .workers
             .run(move |home| inner.attach(home, &request))
-            .await?
-    }
-
-    /// Detaches a pod. Missing is success.
-    pub(crate) async fn detach(&self, pod_id: &str) -> Result<(), BuiltinDetachError> {
-        let inner = std::sync::Arc::clone(&self.0);
-        let pod_id = pod_id.to_owned();
-        self.0
-            .workers
-            .run(move |home| inner.detach(home, &pod_id, Removal::Later))
             .await?
     }
 
@@ -287,71 +255,6 @@ impl Inner {
         }
     }
 
-    /// Takes everything away, the lease last: an address is free only when nothing leads to it.
-    ///
-    /// To remove an interface the kernel waits for all CPUs, some ten milliseconds. It removes it
-    /// anyway, with many others at once, when the pod's namespace ends, so with
-    /// [`Removal::Later`] only its routes go now; what is still there a moment later is removed
-    /// then.
-    pub(super) fn detach(
-        &self,
-        home: &mut Home,
-        pod_id: &str,
-        removal: Removal,
-    ) -> Result<(), BuiltinDetachError> {
-        let Some(lease) = self.state().leases.get(pod_id).cloned() else {
-            return Ok(());
-        };
-        self.withdraw_ports(home, &lease)
-            .map_err(BuiltinDetachError::Rules)?;
-        let removed = match removal {
-            Removal::Now => remove_link(home, &lease.link),
-            Removal::Later => remove_routes(home, &lease),
-        };
-        removed.map_err(|source| BuiltinDetachError::Link {
-            link: lease.link.clone(),
-            source,
-        })?;
-        self.store
-            .remove(pod_id)
-            .map_err(BuiltinDetachError::Lease)?;
-        let mut state = self.state();
-        state.leases.remove(pod_id);
-        state.addresses.give_back(pod_id, &lease.ips);
-        state.ports.give_back(pod_id, &lease.ports);
-        drop(state.held.remove(pod_id));
-        drop(state);
-        if removal == Removal::Later {
-            self.reaper.later(lease.link);
-        }
-        Ok(())
-    }
-
-    fn withdraw_ports(&self, home: &mut Home, lease: &Lease) -> Result<(), NetlinkError> {
-        let elements = rules::elements(&lease.ips, &lease.ports);
-        if elements.is_empty() {
-            return Ok(());
-        }
-        let _rules = self.rules.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(lease) = self.state().leases.get_mut(&lease.pod_id) {
-            // A rebuild from now on leaves them out; the claim stays until all is done.
-            lease.withdrawn = true;
-        }
-        let missing = |_: usize, errno| errno == Errno::NOENT;
-        let together = home.netfilter.transact(rules::delete(&elements))?;
-        if together.refusals.is_empty() {
-            return Ok(());
-        }
-        // One that is missing already fails all: each on its own then.
-        for element in &elements {
-            let one: &[Element] = std::slice::from_ref(element);
-            home.netfilter
-                .transact(rules::delete(one))?
-                .check(missing)?;
-        }
-        Ok(())
-    }
-
     /// For each address, the node's own address in its range.
     fn gateways_of(&self, ips: &[IpAddr]) -> Vec<Option<IpAddr>> {
         let ranges = self.state().addresses.ranges();
@@ -377,37 +280,6 @@ impl Inner {
             cni: Vec::new(),
         }
     }
-}
-
-/// When a pod's interface is removed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Removal {
-    Now,
-    Later,
-}
-
-/// Missing is success.
-pub(super) fn remove_link(home: &mut Home, link: &str) -> Result<(), NetlinkError> {
-    let mut batch = Batch::new();
-    route::delete_link(&mut batch, link);
-    let missing = |_: usize, errno| errno == Errno::NODEV;
-    home.route.transact(batch)?.check(missing).map(drop)
-}
-
-fn remove_routes(home: &mut Home, lease: &Lease) -> Result<(), NetlinkError> {
-    let mut batch = Batch::new();
-    route::get_link(&mut batch, &lease.link, false);
-    let missing = |_: usize, errno| errno == Errno::NODEV;
-    let answers = home.route.transact(batch)?.check(missing)?;
-    let Some(index) = answers.reply(0).and_then(route::link_index) else {
-        return Ok(());
-    };
-    let mut batch = Batch::new();
-    for ip in &lease.ips {
-        route::delete_host_route(&mut batch, index, *ip);
-    }
-    let missing = |_: usize, errno| matches!(errno, Errno::SRCH | Errno::NODEV | Errno::NOENT);
-    home.route.transact(batch)?.check(missing).map(drop)
 }
 
 /// Makes the pair and returns the index of its end on the host. One left by an attempt that was
@@ -453,103 +325,4 @@ fn set_up_inside(
         route::add_default_route(&mut batch, index, *gateway);
     }
     socket.transact(batch)?.check(|_, _| false).map(drop)
-}
-
-/// Name of a pod's interface on the host: 48 bits of a hash of its id.
-fn link_name(pod_id: &str) -> String {
-    let hash = pod_id
-        .bytes()
-        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-        });
-    format!(
-        "{}{:012x}",
-        rules::LINK_PREFIX,
-        (hash ^ (hash >> 16)) & 0xffff_ffff_ffff
-    )
-}
-
-/// True for names [`link_name`] makes.
-pub(super) fn is_pod_link(name: &str) -> bool {
-    name.strip_prefix(rules::LINK_PREFIX)
-        .is_some_and(|rest| rest.len() == 12 && rest.bytes().all(|b| b.is_ascii_hexdigit()))
-}
-
-/// A hardware address that follows from the pod's first address.
-fn mac_of(ips: &[IpAddr]) -> Mac {
-    let mut mac = [0x0a, 0x58, 0, 0, 0, 0];
-    let tail = match ips.first() {
-        Some(IpAddr::V4(v4)) => v4.octets(),
-        Some(IpAddr::V6(v6)) => {
-            let octets = v6.octets();
-            [octets[12], octets[13], octets[14], octets[15]]
-        }
-        None => [0; 4],
-    };
-    mac[2..].copy_from_slice(&tail);
-    mac
-}
-
-fn format_mac(mac: Mac) -> String {
-    mac.map(|byte| format!("{byte:02x}")).join(":")
-}
-
-fn parse_mac(text: &str) -> Result<Mac, BuiltinAttachError> {
-    let hex = |byte: u8| byte.is_ascii_hexdigit();
-    let parse = || {
-        let mut mac = Mac::default();
-        let mut parts = text.split([':', '-']);
-        for byte in &mut mac {
-            let part = parts
-                .next()
-                .filter(|part| part.len() == 2 && part.bytes().all(hex))?;
-            *byte = u8::from_str_radix(part, 16).ok()?;
-        }
-        let unicast = mac[0] & 1 == 0 && mac != Mac::default();
-        (parts.next().is_none() && unicast).then_some(mac)
-    };
-    parse().ok_or_else(|| BuiltinAttachError::Mac(text.to_owned()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn link_names_fit_and_are_told_apart() {
-        let (a, b) = (link_name("pod-a"), link_name("pod-b"));
-        assert_ne!(a, b);
-        assert!(a.len() < libc::IFNAMSIZ);
-        assert!(is_pod_link(&a));
-        assert!(!is_pod_link("jybridge"));
-        assert!(!is_pod_link("joey0"));
-    }
-
-    #[test]
-    fn hardware_addresses_are_checked() {
-        assert_eq!(
-            parse_mac("0a:58:0A:58:00:02").unwrap(),
-            [10, 0x58, 10, 0x58, 0, 2]
-        );
-        assert_eq!(format_mac([10, 0x58, 10, 0x58, 0, 2]), "0a:58:0a:58:00:02");
-        for bad in [
-            "",
-            "0a:58",
-            "0a:58:0a:58:00:02:03",
-            "01:00:5e:00:00:01",
-            "+a:58:0a:58:00:02",
-            "00:00:00:00:00:00",
-            "zz:58:0a:58:00:02",
-        ] {
-            assert!(parse_mac(bad).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn a_hardware_address_follows_the_address() {
-        assert_eq!(
-            mac_of(&["10.88.0.2".parse().unwrap()]),
-            [10, 0x58, 10, 88, 0, 2]
-        );
-    }
 }

@@ -7,9 +7,11 @@
 //! both ends: no ARP, no limit of the neighbour table.
 
 mod attach;
+mod detach;
 pub(crate) mod host;
 pub(crate) mod ipam;
 pub(crate) mod lease;
+mod names;
 pub(crate) mod ports;
 mod reap;
 pub(crate) mod rules;
@@ -24,8 +26,9 @@ use crate::ipnet::IpNet;
 use crate::netlink::{NetlinkError, route};
 use crate::worker::{Home, WorkerError, Workers};
 
-use attach::Removal;
-pub(crate) use attach::{BuiltinAttachError, BuiltinDetachError};
+pub(crate) use attach::BuiltinAttachError;
+pub(crate) use detach::BuiltinDetachError;
+use detach::Removal;
 use host::HostError;
 use ipam::Addresses;
 use lease::{Lease, LeaseError, Store};
@@ -269,10 +272,10 @@ impl Inner {
             .collect();
         let links = route::links(&mut home.route, false).map_err(SweepError::Links)?;
         for link in links {
-            if !attach::is_pod_link(&link.name) || leased.contains(&link.name) {
+            if !names::is_pod_link(&link.name) || leased.contains(&link.name) {
                 continue;
             }
-            if let Err(error) = attach::remove_link(home, &link.name) {
+            if let Err(error) = detach::remove_link(home, &link.name) {
                 tracing::warn!(link = link.name, %error, "interface stays behind");
             }
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
-use super::{Inner, attach};
+use super::{Inner, detach};
 
 /// How long the kernel has to end the pod's namespace, and its interfaces with it.
 const GRACE: Duration = Duration::from_millis(500);
@@ -71,7 +71,7 @@ impl Inner {
         if again {
             return;
         }
-        if let Err(error) = attach::remove_link(home, link) {
+        if let Err(error) = detach::remove_link(home, link) {
             tracing::warn!(link, %error, "interface stays behind");
         }
     }
