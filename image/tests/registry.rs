@@ -11,7 +11,7 @@ mod common;
 use std::collections::HashSet;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 
-use common::registry::Registry;
+use common::registry::{Registry, tls_file};
 use common::{
     DOCKER_LIST, Layer, OCI_INDEX, Pack, Store, TestImage, arch, chain, eventually, index, layer,
     names, user,
@@ -455,4 +455,41 @@ async fn mirrors_are_tried_in_order_and_silence_is_named() {
     );
     let error = store.try_pull("UPPER", None).await.unwrap_err();
     assert_eq!(error.kind(), PullErrorKind::InvalidRequest);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tls_follows_the_hosts_file() {
+    let registry = Registry::start_tls().await;
+    let store = Store::new();
+    let reference = registry.push("tls", "1", &simple("tls")).await;
+    let server = format!("server = 'https://{}'\n", registry.address);
+    let folder = format!("{}_", registry.address.replace(':', "_"));
+    let at = |name| tls_file(name).display().to_string();
+    let client = format!(
+        "client = [['{}', '{}']]\n",
+        at("client.pem"),
+        at("client.key")
+    );
+    let ca = format!("ca = '{}'\n", at("ca.pem"));
+    for (options, works) in [
+        (String::new(), false),
+        (ca.clone(), false),
+        (client.clone(), false),
+        (format!("{client}skip_verify = true\n"), true),
+        (format!("{client}{ca}"), true),
+    ] {
+        store.write_hosts(&folder, &format!("{server}{options}"));
+        let pulled = store.try_pull(&reference, None).await;
+        match pulled {
+            Ok(_) => assert!(works, "{options}"),
+            Err(error) => assert!(!works, "{options}: {}", chain(&error)),
+        }
+    }
+    store.write_hosts(&folder, &format!("{server}ca = '/nonexistent.pem'\n"));
+    let error = store.try_pull(&reference, None).await.unwrap_err();
+    assert!(
+        chain(&error).contains("/nonexistent.pem"),
+        "{}",
+        chain(&error)
+    );
 }

@@ -1,5 +1,6 @@
 //! A real registry: the `docker-registry` binary on a loopback port.
 
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use super::{TestImage, eventually};
 pub struct Registry {
     child: Child,
     pub address: String,
+    scheme: &'static str,
     login: Option<(&'static str, &'static str)>,
     client: reqwest::Client,
     _dir: tempfile::TempDir,
@@ -23,20 +25,32 @@ impl Drop for Registry {
     }
 }
 
+/// A file of the test authority, whose key is thrown away.
+pub fn tls_file(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/common/tls")
+        .join(name)
+}
+
 /// bcrypt of "s3cret".
 const HTPASSWD: &str = "joe:$2b$05$abcdefghijklmnopqrstuuLK7U1u6pVRmL7L1BBM2aS35PSZnDXlK\n";
 
 impl Registry {
     pub async fn start() -> Self {
-        Self::start_with(None).await
+        Self::start_with(None, false).await
+    }
+
+    /// Speaks TLS with a certificate of the test authority, and wants one of it.
+    pub async fn start_tls() -> Self {
+        Self::start_with(None, true).await
     }
 
     /// Lets in nobody but `joe` with the password `s3cret`.
     pub async fn start_locked() -> Self {
-        Self::start_with(Some(("joe", "s3cret"))).await
+        Self::start_with(Some(("joe", "s3cret")), false).await
     }
 
-    async fn start_with(login: Option<(&'static str, &'static str)>) -> Self {
+    async fn start_with(login: Option<(&'static str, &'static str)>, tls: bool) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let address = {
             let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -47,6 +61,15 @@ impl Registry {
              http:\n  addr: {address}\n",
             dir.path().join("data").display()
         );
+        if tls {
+            let at = |name| tls_file(name).display().to_string();
+            config += &format!(
+                "  tls:\n    certificate: {}\n    key: {}\n    clientcas:\n      - {}\n",
+                at("server.pem"),
+                at("server.key"),
+                at("ca.pem")
+            );
+        }
         if login.is_some() {
             let htpasswd = dir.path().join("htpasswd");
             std::fs::write(&htpasswd, HTPASSWD).unwrap();
@@ -69,14 +92,19 @@ impl Registry {
         })
         .await;
         drop(rustls::crypto::ring::default_provider().install_default());
+        let read = |name| std::fs::read(tls_file(name)).unwrap();
+        let identity = [read("client.pem"), read("client.key")].concat();
         let client = reqwest::Client::builder()
             .no_proxy()
             .timeout(Duration::from_secs(20))
+            .tls_certs_only([reqwest::Certificate::from_pem(&read("ca.pem")).unwrap()])
+            .identity(reqwest::Identity::from_pem(&identity).unwrap())
             .build()
             .unwrap();
         Self {
             child,
             address,
+            scheme: if tls { "https" } else { "http" },
             login,
             client,
             _dir: dir,
@@ -92,7 +120,10 @@ impl Registry {
     }
 
     pub async fn push_blob(&self, repository: &str, blob: &[u8]) {
-        let url = format!("http://{}/v2/{repository}/blobs/uploads/", self.address);
+        let url = format!(
+            "{}://{}/v2/{repository}/blobs/uploads/",
+            self.scheme, self.address
+        );
         let started = self
             .request(reqwest::Method::POST, &url)
             .send()
@@ -113,7 +144,10 @@ impl Registry {
     }
 
     pub async fn push_manifest(&self, repository: &str, tag: &str, body: &[u8], kind: &str) {
-        let url = format!("http://{}/v2/{repository}/manifests/{tag}", self.address);
+        let url = format!(
+            "{}://{}/v2/{repository}/manifests/{tag}",
+            self.scheme, self.address
+        );
         let done = self
             .request(reqwest::Method::PUT, &url)
             .header(CONTENT_TYPE, kind)
