@@ -1,0 +1,24 @@
+//! UpdateContainerResources.
+
+use joey_proto::cri::{UpdateContainerResourcesRequest, UpdateContainerResourcesResponse};
+
+use crate::request;
+use crate::service::Service;
+use crate::status::Result;
+
+/// Fields that are not given stay. `oom_score_adj` can't change while a process lives, so it is not
+/// looked at; the kubelet sends it along unchanged.
+pub(crate) async fn serve(
+    service: &Service,
+    request: UpdateContainerResourcesRequest,
+) -> Result<UpdateContainerResourcesResponse> {
+    let container = service.container(&request.container_id)?;
+    let resources = request::required(request.linux, "linux")?;
+    let resources = request::resources(&resources)?;
+    let annotations = request::sorted(request.annotations);
+    service
+        .runtime
+        .update_resources(container.id(), resources, annotations)
+        .await?;
+    Ok(UpdateContainerResourcesResponse {})
+}
