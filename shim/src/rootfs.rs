@@ -6,7 +6,7 @@
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use joey_proto::shim::{Bind, Propagation, Rootfs};
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, openat, openat2};
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, UnmountFlags, fsconfig_create,
@@ -41,12 +41,10 @@ pub fn mount_rootfs(rootfs: &Rootfs, pod: &Pod) -> Result<OwnedFd> {
     if rootfs.volatile {
         // Left by an earlier mount of this upper, whose data then may be incomplete after a crash
         // of the host; the daemon, which asked for this, never keeps such a layer over one.
-        rustix::fs::unlinkat(
-            CWD,
-            format!("{}/work/incompat/volatile", rootfs.work),
-            AtFlags::REMOVEDIR,
-        )
-        .ok();
+        drop(std::fs::remove_dir_all(format!(
+            "{}/work/incompat",
+            rootfs.work
+        )));
     }
     overlay(&lowers, upper).step("mount the root file system")
 }

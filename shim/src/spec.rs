@@ -48,13 +48,7 @@ pub fn prepare(
     set_namespaces(&mut spec, start, pod, target_pid)?;
     let cgroup = take_cgroup_mount(&mut spec);
     let build = |error: oci_spec::OciSpecError| Failure::new(format!("prepare the spec: {error}"));
-    spec.set_root(Some(
-        RootBuilder::default()
-            .path(rootfs)
-            .readonly(false)
-            .build()
-            .map_err(build)?,
-    ));
+    set_root(&mut spec, rootfs)?;
     let root = UserBuilder::default()
         .uid(0u32)
         .gid(0u32)
@@ -93,6 +87,15 @@ pub fn prepare(
         cgroup,
         needs_host_tree,
     })
+}
+
+/// Names the root file system; whether it is read-only is the final stage's.
+pub fn set_root(spec: &mut Spec, path: &Path) -> Result<()> {
+    let root = RootBuilder::default().path(path).readonly(false).build();
+    spec.set_root(Some(root.map_err(|error| {
+        Failure::new(format!("prepare the spec: {error}"))
+    })?));
+    Ok(())
 }
 
 fn namespace(kind: LinuxNamespaceType, fd: Option<&OwnedFd>) -> Result<LinuxNamespace> {

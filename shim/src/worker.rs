@@ -159,10 +159,8 @@ fn prepare(
         fetch_shm(&mut sources, template)?;
         host_tree(rootfs_path)?
     } else {
-        let rootfs = oci_spec::runtime::RootBuilder::default()
-            .path(template::ROOTFS)
-            .build();
-        prepared.spec.set_root(rootfs.ok());
+        spec::set_root(&mut prepared.spec, Path::new(template::ROOTFS))?;
+
         small_tree(template)?
     };
     attach(tree.as_fd(), CWD, &places.rootfs.to_string_lossy())

@@ -3,5 +3,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
 mod bench;
+mod files;
 mod life;
 mod pod;
+mod privilege;
+mod shared;
+mod streams;

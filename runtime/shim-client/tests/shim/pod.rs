@@ -269,6 +269,22 @@ impl Pod {
 
 impl Drop for Pod {
     fn drop(&mut self) {
+        // After a failed assertion: what is left of the pod must not outlive the test.
+        if std::thread::panicking() {
+            for dir in &self.cgroups {
+                for pid in fs::read_to_string(dir.join("cgroup.procs"))
+                    .unwrap_or_default()
+                    .lines()
+                {
+                    if let Some(pid) = pid.parse().ok().and_then(rustix::process::Pid::from_raw) {
+                        rustix::process::kill_process(pid, rustix::process::Signal::KILL).ok();
+                    }
+                }
+            }
+            rustix::process::pidfd_send_signal(self.shim.pidfd(), rustix::process::Signal::KILL)
+                .ok();
+            std::thread::sleep(Duration::from_millis(200));
+        }
         for dir in &self.cgroups {
             fs::remove_dir(dir).ok();
         }
