@@ -370,4 +370,49 @@ mod tests {
         let p = program(&[DeviceRule::allow_all(), rule]);
         assert!(!run(&p, DEV_CHAR, ACC_READ, 1, 3));
     }
+
+    /// Removed when dropped.
+    struct OwnGroup(std::path::PathBuf);
+
+    impl Drop for OwnGroup {
+        fn drop(&mut self) {
+            std::fs::remove_dir(&self.0).unwrap();
+        }
+    }
+
+    fn own_group() -> Option<OwnGroup> {
+        let mounts = std::fs::read_to_string("/proc/self/mountinfo").ok()?;
+        let layout = crate::layout::Layout::parse(&mounts)?;
+        let name = format!("joey-test-bpf-{}", std::process::id());
+        let dir = layout.unified()?.join(name);
+        std::fs::create_dir(&dir).ok()?;
+        Some(OwnGroup(dir))
+    }
+
+    /// What of null, zero and full a process in the group may read.
+    fn readable(group: &Path) -> String {
+        let script = "echo 0 > $0/cgroup.procs; \
+            for d in null zero full; do (: < /dev/$d) 2>/dev/null && printf %s $d; done";
+        let output = std::process::Command::new("/bin/sh")
+            .args(["-c", script])
+            .arg(group)
+            .output()
+            .unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    #[test]
+    fn an_attached_program_is_in_force_and_replaced() {
+        let Some(group) = own_group() else {
+            println!("skipped: needs root and a cgroup v2 tree");
+            return;
+        };
+        let device = |minor| DeviceRule::new(true, DeviceKind::Char, Some(1), Some(minor), "rwm");
+        attach(&group.0, &[device(3), device(7)]).unwrap();
+        assert_eq!(readable(&group.0), "nullfull");
+        attach(&group.0, &[device(3), device(5)]).unwrap();
+        assert_eq!(readable(&group.0), "nullzero");
+        attach(&group.0, &[DeviceRule::allow_all()]).unwrap();
+        assert_eq!(readable(&group.0), "nullzerofull");
+    }
 }

@@ -1,5 +1,6 @@
 //! systemd's manager interface over D-Bus: slices, scopes, properties.
 
+use std::io;
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -53,7 +54,7 @@ struct Manager {
     on_bus: bool,
 }
 
-/// One connection for all; None before the first use and after it broke.
+/// One connection for all, driven by the tokio runtime of its first use; None before the first use and after it broke.
 static SHARED: Mutex<Option<Manager>> = Mutex::const_new(None);
 
 /// Makes `unit`, a delegated scope in `slice` holding process `pid`.
@@ -206,7 +207,7 @@ where
     let manager = manager().await?;
     let result = manager.call(method, body).await;
     match result {
-        Err(zbus::Error::InputOutput(_)) => {
+        Err(zbus::Error::InputOutput(e)) if e.kind() != io::ErrorKind::TimedOut => {
             *SHARED.lock().await = None;
             self::manager().await?.call(method, body).await
         }
