@@ -107,6 +107,7 @@ mod tests {
             Some(Command::Config(ConfigCommand::Dump))
         ));
         assert_eq!(args.settings.state, Some(PathBuf::from("/s")));
-        assert!(Args::try_parse_from(["joeyd", "--no-such-flag"]).is_err());
+        let wrong = Args::try_parse_from(["joeyd", "--no-such-flag"]);
+        assert!(wrong.unwrap_err().to_string().contains("--no-such-flag"));
     }
 }

@@ -46,7 +46,7 @@ pub async fn attach(
         container,
         from_log,
         started: start.start,
-        busy,
+        _busy: busy,
     };
     tokio::spawn(task.serve(attached, stream, client));
     Ok(ReceiverStream::new(receiver))
@@ -87,7 +87,7 @@ struct Attached {
     container: Arc<Container>,
     from_log: bool,
     started: bool,
-    busy: Session,
+    _busy: Session,
 }
 
 impl Attached {

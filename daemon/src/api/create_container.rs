@@ -421,6 +421,7 @@ mod tests {
         };
         assert_eq!(port(&mapping(8080, "udp")).unwrap().protocol, Protocol::Udp);
         assert!(port(&mapping(0, "tcp")).is_err() && port(&mapping(65_536, "tcp")).is_err());
-        assert!(port(&mapping(1, "icmp")).is_err());
+        let unknown = port(&mapping(1, "icmp")).unwrap_err();
+        assert!(unknown.to_string().contains("icmp"));
     }
 }

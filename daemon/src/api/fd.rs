@@ -14,7 +14,10 @@ impl AsyncPipe {
     /// Takes over a descriptor that can be polled.
     pub fn new(fd: OwnedFd) -> io::Result<Self> {
         rustix::io::ioctl_fionbio(&fd, true)?;
-        Ok(Self(AsyncFd::new(fd)?))
+        // SAFETY: the descriptor is owned and is handed out by reference only, so that it stays the
+        // same and open until the registration ends.
+        let registered = unsafe { AsyncFd::register(fd) };
+        Ok(Self(registered?))
     }
 
     /// The descriptor.

@@ -26,7 +26,7 @@ pub fn info(state: &State) -> InfoResponse {
         entries.push(Entry {
             key: key.into(),
             value,
-        })
+        });
     };
     let runtime = state.runtime.info();
     let joeys = state.containers();

@@ -17,6 +17,8 @@ use super::{STREAM_DEPTH, State, Stream};
 
 /// The most lines from the end that are kept apart.
 const MAX_TAIL: usize = 100_000;
+/// The most bytes of them.
+const MAX_TAIL_BYTES: usize = 64 << 20;
 
 /// Sends the log in a task of its own.
 pub fn logs(state: &Arc<State>, request: &LogsRequest) -> Result<Stream<LogChunk>, Failure> {
@@ -84,18 +86,16 @@ impl Reader {
             path: path.clone(),
             source,
         };
-        let folder = self.path.parent().unwrap_or(&self.path);
+        let folder = self.path.parent().unwrap_or(&self.path).to_owned();
         let changes = if self.follow {
-            Some(Changes::of(folder).map_err(failed)?)
+            Some(Changes::of(&folder).map_err(failed)?)
         } else {
             None
         };
         let mut log = LogFile::new(&self.path);
         if let Some(count) = self.tail {
-            for entry in last_lines(&mut log, &self.filter, count)
-                .await
-                .map_err(failed)?
-            {
+            let lines = last_lines(&mut log, &self.filter, count).await;
+            for entry in lines.map_err(failed)? {
                 if !self.pass(&entry, &send).await {
                     return Ok(());
                 }
@@ -188,26 +188,28 @@ async fn last_lines(
     log: &mut LogFile,
     filter: &Filter,
     count: usize,
-) -> std::io::Result<impl Iterator<Item = Vec<u8>>> {
+) -> std::io::Result<VecDeque<Vec<u8>>> {
     let mut kept: VecDeque<Vec<u8>> = VecDeque::new();
-    let mut lines = 0;
+    let (mut lines, mut bytes) = (0, 0);
     let is_end = |entry: &[u8]| log_line::parse(entry).is_some_and(|entry| !entry.partial);
     while let Some(entry) = log.next().await? {
         if !log_line::parse(&entry).is_some_and(|entry| filter.wants(&entry)) {
             continue;
         }
         lines += usize::from(is_end(&entry));
+        bytes += entry.len();
         kept.push_back(entry);
         // The first line ends at the first entry that is not partial.
-        while lines > count {
-            if let Some(first) = kept.pop_front()
-                && is_end(&first)
-            {
-                lines -= 1;
-            }
+        while lines > count || bytes > MAX_TAIL_BYTES {
+            let Some(first) = kept.pop_front() else { break };
+            bytes -= first.len();
+            lines -= usize::from(is_end(&first));
         }
     }
-    Ok(kept.into_iter().filter(move |_| count > 0))
+    if count == 0 {
+        kept.clear(); // the beginning of a line that has not ended
+    }
+    Ok(kept)
 }
 
 #[cfg(test)]
@@ -227,10 +229,7 @@ mod tests {
             "tail",
             "t stdout F a\nt stdout P b\nt stdout F c\nt stdout F d\n",
         );
-        let lines: Vec<_> = last_lines(&mut log, &Filter::all(), 2)
-            .await
-            .unwrap()
-            .collect();
+        let lines = last_lines(&mut log, &Filter::all(), 2).await.unwrap();
         assert_eq!(
             lines,
             [&b"t stdout P b"[..], b"t stdout F c", b"t stdout F d"]

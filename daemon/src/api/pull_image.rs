@@ -138,7 +138,7 @@ impl ProgressSink for Layers {
                     layer.offset = *received;
                     let whole = layer.offset >= layer.total;
                     layer.status = if whole { "Unpacking" } else { "Downloading" }.into();
-                })
+                });
             }
             ProgressEvent::LayerDone { digest } => known.set(&digest.to_string(), |layer| {
                 layer.status = "Done".into();

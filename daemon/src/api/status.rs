@@ -2,7 +2,7 @@
 
 use joey_image::{PullError, PullErrorKind, RemoveError};
 use joey_runtime::error::chain;
-use joey_shim_client::CallError;
+use joey_shim_client::ShimError;
 use rustix::io::Errno;
 use thiserror::Error;
 use tonic::metadata::MetadataValue;
@@ -140,7 +140,7 @@ fn pull_code(kind: PullErrorKind) -> Code {
 fn exit_code(error: &joey_runtime::Error) -> Option<i32> {
     let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(error) = next {
-        if let Some(CallError::Failed { errno, message }) = error.downcast_ref() {
+        if let Some(ShimError::Refused { errno, message, .. }) = error.downcast_ref() {
             let program = message.contains(EXEC_STEP);
             return match Errno::from_raw_os_error(*errno) {
                 Errno::NOENT | Errno::NOTDIR if program => Some(NOT_FOUND),

@@ -72,7 +72,7 @@ impl fmt::Display for Timespan {
         let units = [(3_600_000, "h"), (60_000, "m"), (1000, "s")];
         match units
             .iter()
-            .find(|(unit, _)| milliseconds >= *unit && milliseconds % unit == 0)
+            .find(|(unit, _)| milliseconds >= *unit && milliseconds.is_multiple_of(*unit))
         {
             Some((unit, name)) => write!(formatter, "{}{name}", milliseconds / unit),
             None => write!(formatter, "{milliseconds}ms"),

@@ -13,7 +13,7 @@ use hyper::{Request, Response};
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 use tonic::{Code, Status};
-use tower::{Layer, Service};
+use tower::Service;
 use tracing::{Instrument, Span};
 
 use super::body::{CallBody, name_operation, status_of};
@@ -59,26 +59,19 @@ impl Shared {
     }
 }
 
-/// Puts [`CallService`] around the services.
-#[derive(Debug, Clone)]
-pub struct CallLayer(pub Arc<Shared>);
-
-impl<S> Layer<S> for CallLayer {
-    type Service = CallService<S>;
-
-    fn layer(&self, inner: S) -> CallService<S> {
-        CallService {
-            inner,
-            shared: Arc::clone(&self.0),
-        }
-    }
-}
-
 /// Serves one call after the other, each in its lane.
 #[derive(Debug, Clone)]
 pub struct CallService<S> {
     inner: S,
     shared: Arc<Shared>,
+}
+
+impl<S> CallService<S> {
+    /// Around `inner`.
+    #[must_use]
+    pub fn new(inner: S, shared: Arc<Shared>) -> Self {
+        Self { inner, shared }
+    }
 }
 
 impl<S> Service<Request<Body>> for CallService<S>

@@ -3,6 +3,7 @@
 mod body;
 mod lane;
 mod layer;
+mod routes;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +16,10 @@ use tokio_stream::wrappers::UnixListenerStream;
 use tonic::transport::Server;
 
 pub use lane::Lanes;
-pub use layer::{CallLayer, Shared};
+pub use layer::Shared;
+
+use layer::CallService;
+use routes::Routes;
 
 use crate::api::Api;
 use crate::socket::{self, ListenError, Listener};
@@ -86,15 +90,20 @@ pub async fn serve(
     let api = JoeyServer::new(services.api)
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
-    let serving = Server::builder()
-        .layer(CallLayer(services.shared))
-        .add_service(services.cri.runtime_server())
-        .add_service(services.cri.image_server())
-        .add_service(api)
-        .serve_with_incoming_shutdown(select_all(streams).boxed(), async move {
+    let routes = Routes {
+        runtime: services.cri.runtime_server(),
+        images: services.cri.image_server(),
+        api,
+    };
+    let service = CallService::new(routes, services.shared);
+    let serving = Server::builder().serve_with_incoming_shutdown(
+        service,
+        select_all(streams).boxed(),
+        async move {
             stop.await;
             begun.cancel();
-        });
+        },
+    );
     let overdue = async {
         stopping.cancelled().await;
         tokio::time::sleep(grace).await;
