@@ -2,6 +2,9 @@
 #
 #   die TEXT...                 says why on standard error and ends with 1
 #   vm_machine SUITE [KERNEL]   prints the folder of a frozen machine, which it builds if need be
+#   vm_job JOB RUNTIME DIR      lays out a job with the test images and a runtime's programs
+#   vm_run WORD SUITE DIR OUT SECONDS    runs it; counts its line "WORD: N passed, N failed, ..."
+#   vm_totals OUT               prints the sums; fails if anything failed
 
 VM=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 REPO=$(cd "$VM/../.." && pwd)
@@ -26,7 +29,7 @@ vm_machine() {
         flock 9
         [ ! -e "$dir/frozen/ready" ] || exit 0
         rm -rf "$dir"
-        nice "$VM/build" "$dir" "$suite" "$kernel" && "$VM/snap" "$dir"
+        nice "$VM/build" "$dir" "$suite" "$kernel" && "$VM/snap" "$dir" || exit 1
         for old in "$JOEY_CACHE/vm/$suite-$kernel"-*; do
             [ "$old" = "$dir" ] || rm -rf "$old"
         done
@@ -34,9 +37,7 @@ vm_machine() {
     echo "$dir"
 }
 
-# Lays out a job: its own files, the guest's part, the test images and the runtime's programs.
-#   vm_job JOB joey|containerd DIR
-vm_job() {
+vm_job() { # JOB joey|containerd DIR
     local job=$1 runtime=$2 dir=$3 tests=$REPO/tests critest program
     mkdir -p "$dir/bin"
     ln -s "$VM/jobs/$job"/* "$VM/jobs/guest.sh" "$tests/tools/leak-check" "$tests/tools/registry" \
@@ -78,4 +79,25 @@ vm_images() { # DIR
     mkdir -p "$1/cache"
     ln -s "$JOEY_CACHE/registry" "$1/cache/registry"
     "$REPO/tests/images/images" mirrors "$1/certs.d" --registry http://127.0.0.1:5000
+}
+
+VM_PASSED=0 VM_FAILED=0 VM_SKIPPED=0
+
+vm_run() {
+    local word=$1 suite=$2 job=$3 out=$4 seconds=$5 machine totals code=0 ok bad left
+    machine=$(vm_machine "$suite")
+    echo "== $(basename "$out"): $suite"
+    "$VM/run" --timeout "$seconds" "$machine" "$job" "$out" 2>&1 | tee "$out.log" || code=1
+    totals=$(sed -nE "s/^$word: ([0-9]+) passed, ([0-9]+) failed, ([0-9]+) skipped\$/\\1 \\2 \\3/p" \
+        "$out.log")
+    read -r ok bad left <<<"${totals:-0 0 0}"
+    # A run that broke before or beside its checks counts as one failure.
+    [ "$code" = 0 ] || [ "$bad" != 0 ] || bad=1
+    VM_PASSED=$((VM_PASSED + ok)) VM_FAILED=$((VM_FAILED + bad)) VM_SKIPPED=$((VM_SKIPPED + left))
+}
+
+vm_totals() {
+    echo "results: $1"
+    echo "$VM_PASSED passed, $VM_FAILED failed, $VM_SKIPPED skipped"
+    [ "$VM_FAILED" = 0 ]
 }
