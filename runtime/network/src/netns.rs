@@ -1,16 +1,16 @@
 //! Network namespaces as files.
 
 use std::fs::{self, File};
+use std::io::Read;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 use rustix::mount::{MountPropagationFlags, UnmountFlags};
-use rustix::thread::{LinkNameSpaceType, UnshareFlags};
+use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
 use serde::{Deserialize, Serialize};
 
 use crate::netlink::{NetlinkError, Socket, route};
-use crate::worker::VisitError;
 
 /// Why a network namespace could not be pinned, unpinned, made or read.
 #[derive(Debug, thiserror::Error)]
@@ -43,8 +43,8 @@ pub enum NetnsError {
         /// The namespace's file.
         path: PathBuf,
     },
-    /// Its interfaces can't be read.
-    #[error("read the interfaces of network namespace {path}")]
+    /// Its loopback interface can't be brought up.
+    #[error("bring up the loopback interface of network namespace {path}")]
     Netlink {
         /// The namespace's file.
         path: PathBuf,
@@ -52,9 +52,6 @@ pub enum NetnsError {
         #[source]
         source: NetlinkError,
     },
-    /// It can't be visited.
-    #[error(transparent)]
-    Visit(#[from] VisitError),
 }
 
 /// Keeps the network namespace behind `fd` alive at `path` by a bind mount. The file is made; one
@@ -180,37 +177,32 @@ pub struct InterfaceStats {
 }
 
 impl InterfaceStats {
-    fn new(link: route::Link) -> Self {
-        let at = |index: usize| link.stats.get(index).copied().unwrap_or_default();
-        Self {
-            rx_packets: at(0),
-            tx_packets: at(1),
-            rx_bytes: at(2),
-            tx_bytes: at(3),
-            rx_errors: at(4),
-            tx_errors: at(5),
-            rx_dropped: at(6),
-            tx_dropped: at(7),
-            name: link.name,
-        }
+    /// Reads a line of `/proc/net/dev`: the name, eight numbers received, eight sent.
+    fn parse(line: &str) -> Option<Self> {
+        let (name, numbers) = line.rsplit_once(':')?;
+        let numbers: Vec<u64> = numbers
+            .split_ascii_whitespace()
+            .map_while(|number| number.parse().ok())
+            .collect();
+        let at = |index: usize| numbers.get(index).copied();
+        Some(Self {
+            name: name.trim().to_owned(),
+            rx_bytes: at(0)?,
+            rx_packets: at(1)?,
+            rx_errors: at(2)?,
+            rx_dropped: at(3)?,
+            tx_bytes: at(8)?,
+            tx_packets: at(9)?,
+            tx_errors: at(10)?,
+            tx_dropped: at(11)?,
+        })
     }
 }
 
-/// Counters of all interfaces but loopback in the namespace at `path`. Blocks for some ten
-/// microseconds; the calling thread visits the namespace.
+/// Counters of all interfaces but loopback in the namespace at `path`. Takes some ten
+/// microseconds, in which the calling thread visits the namespace. The file in `/proc` needs no
+/// lock of the kernel that interfaces being made or removed hold; netlink does.
 pub fn interface_stats(path: &Path) -> Result<Vec<InterfaceStats>, NetnsError> {
-    let mut socket = socket_in(path)?;
-    let links = route::links(&mut socket, true).map_err(|source| NetnsError::Netlink {
-        path: path.to_owned(),
-        source,
-    })?;
-    let counted = links
-        .into_iter()
-        .filter(|link| link.index != route::LOOPBACK);
-    Ok(counted.map(InterfaceStats::new).collect())
-}
-
-fn socket_in(path: &Path) -> Result<Socket, NetnsError> {
     let kind = Some(LinkNameSpaceType::Network);
     let call = |action| {
         move |source| NetnsError::Call {
@@ -228,15 +220,46 @@ fn socket_in(path: &Path) -> Result<Socket, NetnsError> {
     };
     let target = open(path)?;
     let home = open(Path::new("/proc/thread-self/ns/net"))?;
-    rustix::thread::move_into_link_name_space(target.as_fd(), kind).map_err(call("enter"))?;
-    let socket = Socket::route();
-    // A thread left in the wrong namespace would do others' work there: better no thread at all.
-    if let Err(source) = rustix::thread::move_into_link_name_space(home.as_fd(), kind) {
+    move_into_link_name_space(target.as_fd(), kind).map_err(call("enter"))?;
+    let counters = File::open("/proc/thread-self/net/dev");
+    // A thread left in the wrong namespace would do others' work there: better no daemon than
+    // that. It can't fail but for a lack of rights that entering has just shown to be there.
+    if let Err(source) = move_into_link_name_space(home.as_fd(), kind) {
         tracing::error!(%source, "can't return to the host's network namespace");
         std::process::abort();
     }
-    socket.map_err(|source| NetnsError::Netlink {
-        path: path.to_owned(),
-        source,
-    })
+    let mut text = String::new();
+    counters
+        .and_then(|mut file| file.read_to_string(&mut text))
+        .map_err(|source| NetnsError::File {
+            action: "read the interfaces of",
+            path: path.to_owned(),
+            source,
+        })?;
+    let all = text.lines().filter_map(InterfaceStats::parse);
+    Ok(all.filter(|counters| counters.name != "lo").collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counters_are_read_from_procs_lines() {
+        let line = "  eth0: 1 2 3 4 0 0 0 0 5 6 7 8 0 0 0 0";
+        let expected = InterfaceStats {
+            name: "eth0".to_owned(),
+            rx_bytes: 1,
+            rx_packets: 2,
+            rx_errors: 3,
+            rx_dropped: 4,
+            tx_bytes: 5,
+            tx_packets: 6,
+            tx_errors: 7,
+            tx_dropped: 8,
+        };
+        assert_eq!(InterfaceStats::parse(line), Some(expected));
+        assert_eq!(InterfaceStats::parse("Inter-|   Receive"), None);
+        assert_eq!(InterfaceStats::parse("eth0: 1 2"), None);
+    }
 }

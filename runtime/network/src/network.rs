@@ -1,7 +1,8 @@
 //! The network of a node: which kind pods get, and the way to it.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 
 use crate::builtin::{Builtin, StartError};
 use crate::cni::Cni;
@@ -15,6 +16,8 @@ use crate::types::{AttachRequest, Attachment, CheckRequest, DetachRequest, Provi
 use crate::worker::{Home, Workers};
 
 const WORKERS: usize = 2;
+/// Until a built-in network that can't be started is tried again.
+const RETRY: Duration = Duration::from_secs(5);
 
 /// The network of a node.
 #[derive(Debug)]
@@ -52,10 +55,10 @@ impl Network {
             trouble: Mutex::new(None),
             starting: tokio::sync::Mutex::new(()),
         });
-        if (network.provider() == Provider::Builtin || network.builtin.in_use())
-            && let Err(error) = network.start_builtin().await
-        {
+        let wanted = network.provider() == Provider::Builtin || network.builtin.in_use();
+        if wanted && let Err(error) = network.start_builtin().await {
             tracing::error!(error = %chain(&error), "the built-in network is not ready");
+            tokio::spawn(try_again(Arc::downgrade(&network)));
         }
         Ok(network)
     }
@@ -229,6 +232,19 @@ impl Network {
     fn pod_cidrs(&self) -> Vec<IpNet> {
         let text = std::fs::read_to_string(self.pod_cidr_file()).unwrap_or_default();
         text.lines().filter_map(|line| line.parse().ok()).collect()
+    }
+}
+
+/// What is in the way may go, and no pod comes that would try again.
+async fn try_again(network: Weak<Network>) {
+    loop {
+        tokio::time::sleep(RETRY).await;
+        let Some(network) = network.upgrade() else {
+            return;
+        };
+        if network.builtin.started() || network.start_builtin().await.is_ok() {
+            return;
+        }
     }
 }
 

@@ -5,6 +5,7 @@
 
 use std::fs::File;
 use std::os::fd::AsFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -140,7 +141,10 @@ impl Workers {
                             queue.blocking_recv()
                         };
                         let Some(job) = job else { break };
-                        job(&mut home);
+                        // Its caller is told by the answer that never comes.
+                        if catch_unwind(AssertUnwindSafe(|| job(&mut home))).is_err() {
+                            tracing::error!("a network job panicked");
+                        }
                     }
                 })
                 .map_err(WorkerError::Spawn)?;

@@ -309,3 +309,102 @@ fn fixed_addresses_and_the_clusters_ranges_are_used() {
         assert_eq!(third.ips[0], ip("10.99.0.3"), "ranges survive a restart");
     });
 }
+
+#[test]
+fn services_by_others_rules_work_on_the_same_node() {
+    on_node(|node| async move {
+        let network = Network::open(node.config()).await.unwrap();
+        let (a, b) = (node.pod("a"), node.pod("b"));
+        let first = network.attach(a.clone()).await.unwrap();
+        let second = network.attach(b.clone()).await.unwrap();
+        serve_tcp(&a.netns, 80);
+        // As kube-proxy does: a virtual address, masqueraded only when a pod reaches itself.
+        let (ip_a, ip_b) = (first.ips[0], second.ips[0]);
+        run(&format!(
+            "nft 'table ip services {{ \
+             chain pre {{ type nat hook prerouting priority -100; ip daddr 10.96.0.1 tcp dport 443 dnat to {ip_a}:80; }}; \
+             chain out {{ type nat hook output priority -100; ip daddr 10.96.0.1 tcp dport 443 dnat to {ip_a}:80; }}; \
+             chain post {{ type nat hook postrouting priority 90; ip saddr {ip_a} ip daddr {ip_a} masquerade; }}; }}'"
+        ));
+        let service = ip("10.96.0.1");
+        assert_eq!(inside(&b.netns, || call_tcp(service, 443)).unwrap(), ip_b);
+        inside(&a.netns, || call_tcp(service, 443)).expect("a pod reaches itself by its service");
+        call_tcp(service, 443).expect("the node reaches it");
+    });
+}
+
+#[test]
+fn a_host_port_may_be_on_one_address() {
+    on_node(|node| async move {
+        let network = Network::open(node.config()).await.unwrap();
+        let (mut a, mut b) = (node.pod("a"), node.pod("b"));
+        let on = |address: &str, container_port| joey_network::PortMapping {
+            host_ip: Some(ip(address)),
+            ..port(Protocol::Tcp, 8080, container_port)
+        };
+        a.port_mappings = vec![on("127.0.0.1", 80), on(NODE6, 80)];
+        b.port_mappings = vec![on(NODE, 80)];
+        network.attach(a.clone()).await.unwrap();
+        inside(&node.world(), || call_tcp(ip(NODE), 8080)).unwrap_err();
+        network.attach(b.clone()).await.unwrap();
+        serve_tcp(&a.netns, 80);
+        call_tcp(ip("127.0.0.1"), 8080).unwrap();
+        inside(&node.world(), || call_tcp(ip(NODE6), 8080)).unwrap();
+        inside(&node.world(), || call_tcp(ip(NODE), 8080)).unwrap_err();
+        serve_tcp(&b.netns, 80);
+        inside(&node.world(), || call_tcp(ip(NODE), 8080)).unwrap();
+    });
+}
+
+#[test]
+fn a_udp_flow_follows_the_port_to_its_new_pod() {
+    on_node(|node| async move {
+        let network = Network::open(node.config()).await.unwrap();
+        let (mut a, mut b) = (node.pod("a"), node.pod("b"));
+        a.port_mappings = vec![port(Protocol::Udp, 5353, 53)];
+        b.port_mappings = a.port_mappings.clone();
+        let client = inside(&node.world(), || {
+            std::net::UdpSocket::bind("0.0.0.0:0").unwrap()
+        });
+        client
+            .set_read_timeout(Some(std::time::Duration::from_millis(500)))
+            .unwrap();
+        let call = || {
+            let mut buffer = [0; 64];
+            client.send_to(b"?", (NODE, 5353)).unwrap();
+            client.recv(&mut buffer).is_ok()
+        };
+        assert!(!call());
+        let attachment = network.attach(a.clone()).await.unwrap();
+        serve_udp(&a.netns, 53);
+        assert!(call(), "a flow from before the pod");
+        network
+            .detach(detach_request(&a, &attachment))
+            .await
+            .unwrap();
+        network.attach(b.clone()).await.unwrap();
+        serve_udp(&b.netns, 53);
+        assert!(call(), "a flow to the pod before");
+    });
+}
+
+#[test]
+fn a_network_that_can_not_start_says_so_and_tries_again() {
+    on_node(|node| async move {
+        let mut config = node.config();
+        config.bridge = "ext0".to_owned();
+        // An interface of that name is there already: it is used as it is, so this starts.
+        let network = Network::open(config.clone()).await.unwrap();
+        assert!(network.status().ready);
+        drop(network);
+        config.bridge = "a-name-longer-than-devices-have".to_owned();
+        let network = Network::open(config).await.unwrap();
+        let status = network.status();
+        assert!(
+            !status.ready && status.message.contains("a-name-longer"),
+            "{}",
+            status.message
+        );
+        network.attach(node.pod("a")).await.unwrap_err();
+    });
+}

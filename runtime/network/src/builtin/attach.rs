@@ -7,7 +7,7 @@ use std::sync::{Arc, PoisonError};
 
 use rustix::io::Errno;
 
-use super::detach::Removal;
+use super::detach::{Removal, forget_flows};
 use super::ipam::{AddressError, gateway};
 use super::lease::{Lease, LeaseError};
 use super::names::{format_mac, link_name, mac_of, parse_mac};
@@ -105,7 +105,7 @@ impl Builtin {
             .workers
             .run(move |home| {
                 let mut batch = Batch::new();
-                route::get_link(&mut batch, &link, false);
+                route::get_link(&mut batch, &link);
                 home.route
                     .transact(batch)
                     .is_ok_and(|answers| answers.reply(0).is_some())
@@ -252,7 +252,9 @@ impl Inner {
                 _ => Ok(()),
             },
             Err(source) => Err(BuiltinAttachError::Rules(source)),
-        }
+        }?;
+        forget_flows(home, lease);
+        Ok(())
     }
 
     /// For each address, the node's own address in its range.
@@ -288,7 +290,7 @@ fn make_pair(home: &mut Home, pair: &VethPair<'_>) -> Result<u32, NetlinkError> 
     let attempt = |home: &mut Home| {
         let mut batch = Batch::new();
         route::add_veth(&mut batch, pair);
-        route::get_link(&mut batch, pair.host_name, false);
+        route::get_link(&mut batch, pair.host_name);
         home.route.transact(batch)?.check(|index, _| index != 0)
     };
     let answers = match attempt(home) {
@@ -310,7 +312,7 @@ fn set_up_inside(
     gateways: &[Option<IpAddr>],
 ) -> Result<(), NetlinkError> {
     let mut batch = Batch::new();
-    route::get_link(&mut batch, POD_LINK, false);
+    route::get_link(&mut batch, POD_LINK);
     let answers = socket.transact(batch)?.check(|_, _| false)?;
     let index = answers.reply(0).and_then(route::link_index);
     let index = index.ok_or(NetlinkError::Incomplete { got: 0, want: 1 })?;

@@ -7,7 +7,8 @@ use rustix::io::Errno;
 use super::lease::{Lease, LeaseError};
 use super::{Builtin, Inner, rules};
 use crate::netlink::nft::Element;
-use crate::netlink::{Batch, NetlinkError, route};
+use crate::netlink::{Batch, NetlinkError, conntrack, route};
+use crate::types::Protocol;
 use crate::worker::{Home, WorkerError};
 
 /// Why a pod could not be detached; it can be tried again.
@@ -98,16 +99,19 @@ impl Inner {
         }
         let missing = |_: usize, errno| errno == Errno::NOENT;
         let together = home.netfilter.transact(rules::delete(&elements))?;
-        if together.refusals.is_empty() {
-            return Ok(());
-        }
         // One that is missing already fails all: each on its own then.
-        for element in &elements {
+        let each = if together.refusals.is_empty() {
+            &[][..]
+        } else {
+            &elements
+        };
+        for element in each {
             let one: &[Element] = std::slice::from_ref(element);
             home.netfilter
                 .transact(rules::delete(one))?
                 .check(missing)?;
         }
+        forget_flows(home, lease);
         Ok(())
     }
 }
@@ -129,7 +133,7 @@ pub(super) fn remove_link(home: &mut Home, link: &str) -> Result<(), NetlinkErro
 
 fn remove_routes(home: &mut Home, lease: &Lease) -> Result<(), NetlinkError> {
     let mut batch = Batch::new();
-    route::get_link(&mut batch, &lease.link, false);
+    route::get_link(&mut batch, &lease.link);
     let missing = |_: usize, errno| errno == Errno::NODEV;
     let answers = home.route.transact(batch)?.check(missing)?;
     let Some(index) = answers.reply(0).and_then(route::link_index) else {
@@ -141,4 +145,18 @@ fn remove_routes(home: &mut Home, lease: &Lease) -> Result<(), NetlinkError> {
     }
     let missing = |_: usize, errno| matches!(errno, Errno::SRCH | Errno::NODEV | Errno::NOENT);
     home.route.transact(batch)?.check(missing).map(drop)
+}
+
+/// Where the packets of a UDP flow go is decided by its first: flows to the lease's ports from
+/// before a change would go on to nowhere as long as they are used.
+pub(super) fn forget_flows(home: &mut Home, lease: &Lease) {
+    let udp = lease
+        .ports
+        .iter()
+        .filter(|port| port.protocol == Protocol::Udp);
+    for port in udp.map(|mapping| mapping.host_port) {
+        if let Err(error) = conntrack::forget_udp(&mut home.netfilter, port) {
+            tracing::warn!(port, %error, "UDP flows to a host port may go on to where they went");
+        }
+    }
 }

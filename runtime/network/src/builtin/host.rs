@@ -115,7 +115,7 @@ pub(super) fn has_ipv6() -> bool {
 /// The MTU of the device with the default route.
 pub(super) fn default_mtu(socket: &mut Socket) -> Option<u32> {
     let routes = route::routes(socket).ok()?;
-    let links = route::links(socket, false).ok()?;
+    let links = route::links(socket).ok()?;
     let default = routes.iter().find(|route| route.to.prefix() == 0)?;
     let link = links.iter().find(|link| Some(link.index) == default.link)?;
     Some(link.mtu)
@@ -184,7 +184,7 @@ fn device_index(socket: &mut Socket, device: &str) -> Result<u32, NetlinkError> 
     for kind in ["dummy", "bridge"] {
         let mut batch = Batch::new();
         route::add_plain_link(&mut batch, device, kind);
-        route::get_link(&mut batch, device, false);
+        route::get_link(&mut batch, device);
         let answers = socket.transact(batch)?;
         if let Some(index) = answers.reply(1).and_then(route::link_index) {
             return Ok(index);

@@ -270,7 +270,7 @@ impl Inner {
             .values()
             .map(|lease| lease.link.clone())
             .collect();
-        let links = route::links(&mut home.route, false).map_err(SweepError::Links)?;
+        let links = route::links(&mut home.route).map_err(SweepError::Links)?;
         for link in links {
             if !names::is_pod_link(&link.name) || leased.contains(&link.name) {
                 continue;

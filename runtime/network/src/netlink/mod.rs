@@ -3,6 +3,7 @@
 //! The kernel handles a batch inside `sendmsg`, so all its answers lie in the socket when the call
 //! returns; only dumps go on while they are read.
 
+pub(crate) mod conntrack;
 mod message;
 pub(crate) mod nft;
 pub(crate) mod route;

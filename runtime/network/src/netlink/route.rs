@@ -21,7 +21,6 @@ const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
 const IFLA_LINKINFO: u16 = 18;
-const IFLA_STATS64: u16 = 23;
 const IFLA_AF_SPEC: u16 = 26;
 const IFLA_NET_NS_FD: u16 = 28;
 const IFLA_EXT_MASK: u16 = 29;
@@ -141,13 +140,11 @@ pub(crate) fn add_plain_link(batch: &mut Batch, name: &str, kind: &str) {
     });
 }
 
-pub(crate) fn get_link(batch: &mut Batch, name: &str, stats: bool) {
+pub(crate) fn get_link(batch: &mut Batch, name: &str) {
     batch.add(GETLINK, ACK, |m| {
         link_header(m, 0, 0);
         m.text(IFLA_IFNAME, name);
-        if !stats {
-            m.u32(IFLA_EXT_MASK, EXT_MASK_SKIP_STATS);
-        }
+        m.u32(IFLA_EXT_MASK, EXT_MASK_SKIP_STATS);
     });
 }
 
@@ -346,18 +343,14 @@ pub(crate) struct Link {
     pub(crate) index: u32,
     pub(crate) name: String,
     pub(crate) mtu: u32,
-    /// `struct rtnl_link_stats64`, as far as it goes.
-    pub(crate) stats: Vec<u64>,
 }
 
 /// All links of the namespace.
-pub(crate) fn links(socket: &mut Socket, stats: bool) -> Result<Vec<Link>, NetlinkError> {
+pub(crate) fn links(socket: &mut Socket) -> Result<Vec<Link>, NetlinkError> {
     let mut batch = Batch::new();
     batch.add(GETLINK, DUMP, |m| {
         link_header(m, 0, 0);
-        if !stats {
-            m.u32(IFLA_EXT_MASK, EXT_MASK_SKIP_STATS);
-        }
+        m.u32(IFLA_EXT_MASK, EXT_MASK_SKIP_STATS);
     });
     let mut found = Vec::new();
     socket.dump(batch, |kind, data| {
@@ -371,16 +364,9 @@ pub(crate) fn links(socket: &mut Socket, stats: bool) -> Result<Vec<Link>, Netli
 fn parse_link(data: &[u8]) -> Option<Link> {
     let index = read_u32(data, 4)?;
     let attrs = Attrs::new(data.get(16..)?);
-    let stats = attrs.get(IFLA_STATS64).unwrap_or(&[]);
     Some(Link {
         index,
         name: attrs.text(IFLA_IFNAME)?.to_owned(),
         mtu: attrs.u32(IFLA_MTU).unwrap_or_default(),
-        stats: stats
-            .as_chunks::<8>()
-            .0
-            .iter()
-            .map(|chunk| u64::from_ne_bytes(*chunk))
-            .collect(),
     })
 }

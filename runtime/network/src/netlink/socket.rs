@@ -115,13 +115,17 @@ impl Socket {
 
     /// The same for netfilter.
     pub(crate) fn netfilter() -> Result<Self, NetlinkError> {
-        Self::open(Some(net::netlink::NETFILTER), 0, SocketFlags::CLOEXEC)
+        let socket = Self::open(Some(net::netlink::NETFILTER), 0, SocketFlags::CLOEXEC)?;
+        socket.enlarge();
+        Ok(socket)
     }
 
     /// A netfilter socket that hears the given multicast groups (a bit mask) and never blocks.
     pub(crate) fn netfilter_monitor(groups: u32) -> Result<Self, NetlinkError> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        Self::open(Some(net::netlink::NETFILTER), groups, flags)
+        let socket = Self::open(Some(net::netlink::NETFILTER), groups, flags)?;
+        socket.enlarge();
+        Ok(socket)
     }
 
     fn open(
@@ -143,17 +147,21 @@ impl Socket {
                 tracing::debug!(option, %source, "netlink option refused");
             }
         }
-        let sized = sockopt::set_socket_recv_buffer_size_force(&fd, SOCKET_BUFFER)
-            .and_then(|()| sockopt::set_socket_send_buffer_size_force(&fd, SOCKET_BUFFER));
-        if let Err(source) = sized {
-            tracing::debug!(%source, "netlink socket keeps its default buffers");
-        }
         Ok(Self {
             fd,
             port,
             sequence: 1,
             buffer: vec![0; RECEIVE_BUFFER],
         })
+    }
+
+    /// The rules of all pods are one batch, and others' changes come in bursts.
+    fn enlarge(&self) {
+        let sized = sockopt::set_socket_recv_buffer_size_force(&self.fd, SOCKET_BUFFER)
+            .and_then(|()| sockopt::set_socket_send_buffer_size_force(&self.fd, SOCKET_BUFFER));
+        if let Err(source) = sized {
+            tracing::debug!(%source, "netlink socket keeps its default buffers");
+        }
     }
 
     /// The socket's own netlink port, which notifications of its changes carry.
