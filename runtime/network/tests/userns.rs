@@ -27,6 +27,7 @@ fn a_namespace_owned_by_a_user_namespace_is_attached() {
         let mut child = spawned.unwrap();
         let mut out = child.stdout.take().unwrap();
         if std::io::Read::read(&mut out, &mut [0]).unwrap() == 0 {
+            child.wait().unwrap();
             println!("skipped: no user namespaces");
             return;
         }
