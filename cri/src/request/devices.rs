@@ -73,13 +73,13 @@ mod tests {
 
     #[test]
     fn bad_devices_are_refused() {
-        assert!(device(&cri::Device::default()).is_err());
+        device(&cri::Device::default()).unwrap_err();
         let odd = cri::Device {
             host_path: "/dev/a".into(),
             permissions: "rx".into(),
             ..cri::Device::default()
         };
-        assert!(device(&odd).is_err());
+        device(&odd).unwrap_err();
     }
 
     #[test]

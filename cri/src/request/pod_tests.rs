@@ -151,7 +151,6 @@ fn every_field_is_mapped() {
             },
             overhead: shares(10),
             resources: shares(20),
-            ..PodConfig::default()
         }
     );
 }
@@ -246,7 +245,7 @@ fn bad_pods_are_refused() {
         ("no name", |pod| pod.metadata.as_mut().unwrap().name.clear()),
         ("no uid", |pod| pod.metadata.as_mut().unwrap().uid.clear()),
         ("no namespace", |pod| {
-            pod.metadata.as_mut().unwrap().namespace.clear()
+            pod.metadata.as_mut().unwrap().namespace.clear();
         }),
         ("long hostname", |pod| pod.hostname = "h".repeat(65)),
         ("odd hostname", |pod| pod.hostname = "../h".into()),
@@ -256,20 +255,20 @@ fn bad_pods_are_refused() {
         ("protocol", |pod| pod.port_mappings[0].protocol = 3),
         ("host port", |pod| pod.port_mappings[0].host_port = 65536),
         ("container port", |pod| {
-            pod.port_mappings[0].container_port = -1
+            pod.port_mappings[0].container_port = -1;
         }),
         ("no container port", |pod| {
-            pod.port_mappings[0].container_port = 0
+            pod.port_mappings[0].container_port = 0;
         }),
         ("host address", |pod| {
-            pod.port_mappings[0].host_ip = "localhost".into()
+            pod.port_mappings[0].host_ip = "localhost".into();
         }),
         ("network", |pod| options(pod).network = 1),
         ("pid", |pod| options(pod).pid = 3),
         ("ipc", |pod| options(pod).ipc = 7),
         ("group without user", |pod| context(pod).run_as_user = None),
         ("groups policy", |pod| {
-            context(pod).supplemental_groups_policy = 2
+            context(pod).supplemental_groups_policy = 2;
         }),
         ("seccomp", |pod| {
             context(pod).seccomp = Some(cri::SecurityProfile {

@@ -142,7 +142,7 @@ mod tests {
                 oom_score_adj: adj,
                 ..every_field()
             };
-            assert!(oom_score_adj(&given).is_err());
+            oom_score_adj(&given).unwrap_err();
         }
     }
 }

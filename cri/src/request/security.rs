@@ -162,10 +162,10 @@ mod tests {
             profile_type: 9,
             localhost_ref: String::new(),
         };
-        assert!(seccomp(Some(&unknown), "").is_err());
-        assert!(seccomp(Some(&profile(ProfileType::Localhost, "")), "").is_err());
-        assert!(seccomp(None, "localhost/").is_err());
-        assert!(apparmor(None, "somewhere").is_err());
+        seccomp(Some(&unknown), "").unwrap_err();
+        seccomp(Some(&profile(ProfileType::Localhost, "")), "").unwrap_err();
+        seccomp(None, "localhost/").unwrap_err();
+        apparmor(None, "somewhere").unwrap_err();
     }
 
     #[test]

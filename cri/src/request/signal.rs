@@ -100,8 +100,8 @@ mod tests {
             let name = to_name(number).unwrap().unwrap();
             assert_eq!(from_name(&name), signal, "{name}");
         }
-        assert!(to_name(66).is_err());
-        assert!(to_name(-1).is_err());
+        to_name(66).unwrap_err();
+        to_name(-1).unwrap_err();
     }
 
     #[test]
