@@ -23,6 +23,10 @@ vm_recipe() {
 vm_machine() {
     local suite=$1 kernel=${2:-$1} dir old
     dir=$JOEY_CACHE/vm/$suite-$kernel-$(vm_recipe)
+    if [ -e "$dir/frozen/ready" ]; then
+        echo "$dir"
+        return 0
+    fi
     mkdir -p "$JOEY_CACHE/vm"
     # One builder at a time; the one that waited finds the result.
     (
