@@ -293,7 +293,7 @@ fn become_init(
     template::empty_root()?;
     rustix::process::setsid().step("start a session")?;
     sys::reset_signals();
-    sys::close_all_but(&mut vec![executable.as_raw_fd(), reporter.fd().as_raw_fd()]);
+    sys::close_all_but(&mut [executable.as_raw_fd(), reporter.fd().as_raw_fd()]);
     sys::close_standard();
     privileges::drop_all().step("give up every privilege")?;
     Err(sys::fexecve(executable.as_fd(), c"joey-init")).step("execute the pod's init")

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Failure, Result, Step};
 
-const MAX_REPORT: usize = 64 << 10;
+const MAX_REPORT: usize = 16 << 10;
 
 /// One message of a worker.
 #[derive(Debug, Serialize, Deserialize)]
@@ -71,7 +71,9 @@ impl Reporter {
     /// Sends a message with descriptors.
     pub fn send_fds(&self, report: &Report, fds: &[BorrowedFd<'_>]) -> Result<()> {
         let mut bytes = serde_json::to_vec(report).map_err(|e| Failure::from_chain(&e))?;
-        bytes.truncate(MAX_REPORT);
+        if bytes.len() > MAX_REPORT {
+            bytes = b"{\"Note\":\"a report was too long\"}".to_vec();
+        }
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(8))];
         let mut control = SendAncillaryBuffer::new(&mut space);
         if !fds.is_empty() {

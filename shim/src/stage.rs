@@ -7,7 +7,7 @@ use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 
-use joey_proto::shim::{Process, Rlimit, User};
+use joey_proto::shim::{Process, Rlimit};
 use libcontainer::oci_spec::runtime::Spec;
 use libcontainer::workload::{
     Executor, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError,
@@ -66,7 +66,7 @@ impl Stage {
         if self.init.as_ref().is_some_and(|init| init.read_only) {
             inside::read_only_root()?;
         }
-        let user = user::resolve(process.user.as_ref().unwrap_or(&User::default()))?;
+        let user = user::resolve(&process.user.clone().unwrap_or_default())?;
         let program = Program::new(process, &user)?;
         let sets = Sets::parse(process.capabilities.as_ref())?;
         for limit in &process.rlimits {

@@ -261,6 +261,7 @@ impl Shim {
         if let Some(ended) = ended {
             self.container_ended(key, ended);
         }
+        sys::trim_heap();
     }
 
     fn start_finished(&mut self, key: u64, starting: &Starting) -> Result<StartReply> {

@@ -105,7 +105,7 @@ pub fn mount_setattr(mount: BorrowedFd<'_>, change: &MountChange<'_>) -> io::Res
 }
 
 /// Closes every descriptor from 3 up that is not in `keep`.
-pub fn close_all_but(keep: &mut Vec<RawFd>) {
+pub fn close_all_but(keep: &mut [RawFd]) {
     keep.sort_unstable();
     let mut first = 3;
     for &fd in keep.iter().filter(|&&fd| fd >= 3) {
@@ -230,6 +230,12 @@ pub fn reset_signals() {
         libc::sigemptyset(&raw mut empty);
         libc::sigprocmask(libc::SIG_SETMASK, &raw const empty, std::ptr::null_mut());
     }
+}
+
+/// Gives the heap's free pages back: a shim idles for as long as its pod lives.
+pub fn trim_heap() {
+    // SAFETY: plain call of the allocator that this process uses.
+    unsafe { libc::malloc_trim(0) };
 }
 
 /// Sends any signal, real-time ones too, to a process or, negative, a process group.

@@ -17,7 +17,7 @@ use tokio::io::AsyncReadExt;
 use tokio::sync::broadcast::Receiver;
 
 static NUMBER: AtomicU32 = AtomicU32::new(0);
-const CONTROLLERS: [&str; 4] = ["memory", "pids", "cpu", "devices"];
+const CONTROLLERS: [&str; 3] = ["memory", "pids", "devices"];
 pub const DEFAULT_CAPABILITIES: [&str; 9] = [
     "CAP_CHOWN",
     "CAP_DAC_OVERRIDE",
@@ -49,6 +49,8 @@ pub struct Pod {
     pub dir: TempDir,
     pub shim: Shim,
     pub events: Receiver<ShimEvent>,
+    /// Of the shared PID namespace, on the host; 0 without.
+    pub init_pid: i32,
     name: String,
     cgroups: Vec<PathBuf>,
 }
@@ -76,7 +78,7 @@ impl Pod {
         fs::create_dir(&run).unwrap();
         let shim = Shim::spawn(&binary(), "pod", &run).await.unwrap();
         let events = shim.events();
-        shim.start_pod(request).await.unwrap();
+        let init_pid = shim.start_pod(request).await.unwrap().init_pid;
         let name = format!(
             "joey-shim-test-{}-{}",
             std::process::id(),
@@ -86,6 +88,7 @@ impl Pod {
             dir,
             shim,
             events,
+            init_pid,
             name,
             cgroups: Vec::new(),
         };

@@ -50,12 +50,16 @@ async fn a_shared_pid_namespaces_init_shows_nothing_of_the_host() {
     let (_, left) = pod.exec("a", "ps | grep -c '[s]leep 2000'").await;
     assert_eq!(left, "0\n");
     let children = format!("/proc/{0}/task/{0}/children", pod.shim.pid());
-    let init = fs::read_to_string(children).unwrap();
-    assert_eq!(
-        init.split_whitespace().count(),
-        2,
-        "the init and the first container"
-    );
+    let count = || {
+        fs::read_to_string(&children)
+            .unwrap()
+            .split_whitespace()
+            .count()
+    };
+    eventually("only the init and the first container are left", || {
+        count() == 2
+    })
+    .await;
     pod.end().await;
 }
 
@@ -66,16 +70,10 @@ async fn the_end_of_the_shared_init_is_told() {
         ..pod_request()
     })
     .await;
-    let children = format!("/proc/{0}/task/{0}/children", pod.shim.pid());
-    let init: i32 = fs::read_to_string(children)
-        .unwrap()
-        .trim()
-        .parse()
-        .unwrap();
     let mut request = pod.request("c", "sleep 1000");
     request.pid_mode = NamespaceMode::Pod.into();
     pod.shim.start(request).await.unwrap();
-    let pid = rustix::process::Pid::from_raw(init).unwrap();
+    let pid = rustix::process::Pid::from_raw(pod.init_pid).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
     let mut seen = (false, false);
     while seen != (true, true) {
