@@ -25,6 +25,28 @@ fn simple(seed: &str) -> TestImage {
     ])
 }
 
+/// The paths in an overlay of these layers, mounted in a namespace of its own.
+fn merged(lowers: &[std::path::PathBuf]) -> Vec<String> {
+    let dir = tempfile::tempdir().unwrap();
+    let lowers: Vec<_> = lowers.iter().map(|p| p.display().to_string()).collect();
+    let script = format!(
+        "mount -t overlay overlay -o lowerdir={} {} && find {} -mindepth 1 -printf '/%P\\n'",
+        lowers.join(":"),
+        dir.path().display(),
+        dir.path().display()
+    );
+    let found = std::process::Command::new("unshare")
+        .args(["--mount", "--propagation", "private", "sh", "-c", &script])
+        .output()
+        .unwrap();
+    let error = String::from_utf8_lossy(&found.stderr);
+    assert!(found.status.success(), "{error}");
+    let text = String::from_utf8(found.stdout).unwrap();
+    let mut paths: Vec<_> = text.lines().map(str::to_owned).collect();
+    paths.sort();
+    paths
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_image_of_all_compressions_is_pulled_and_can_be_stacked() {
     let registry = Registry::start().await;
@@ -63,6 +85,8 @@ async fn an_image_of_all_compressions_is_pulled_and_can_be_stacked() {
     assert_eq!(std::fs::read(lowest.join("a/two")).unwrap(), big);
     let hidden = std::fs::symlink_metadata(middle.join("a/one")).unwrap();
     assert!(hidden.file_type().is_char_device() && hidden.rdev() == 0);
+
+    assert_eq!(merged(lease.lowers()), ["/a", "/b", "/c"]);
 
     let info = store.fs_info();
     assert!(info.mountpoint.is_dir());

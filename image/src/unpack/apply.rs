@@ -253,10 +253,10 @@ impl Applier {
         failed: &impl Fn((&'static str, Errno)) -> UnpackError,
     ) -> Result<(), UnpackError> {
         let write_failed = |errno| failed(("write", errno));
-        let mut end = 0;
+        let mut reached = 0;
         for (offset, length) in &entry.parts {
             let mut at = *offset;
-            end = offset + length;
+            let end = offset + length;
             while at < end {
                 let want = usize::try_from(end - at)
                     .map_or(self.buffer.len(), |left| left.min(self.buffer.len()));
@@ -271,9 +271,13 @@ impl Applier {
                     at += written as u64;
                 }
             }
+            // A sparse file's last part may be empty: it only marks the end.
+            if *length > 0 {
+                reached = end;
+            }
             self.bytes += length.next_multiple_of(BLOCK);
         }
-        if entry.size > end {
+        if entry.size > reached {
             fs::ftruncate(file, entry.size).map_err(write_failed)?;
         }
         Ok(())

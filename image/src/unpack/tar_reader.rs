@@ -247,7 +247,7 @@ impl<R: Read> TarReader<R> {
         let mtime = match extended.mtime {
             Some(mtime) => mtime,
             None => Timespec {
-                tv_sec: i64::try_from(header.mtime().unwrap_or_default()).unwrap_or_default(),
+                tv_sec: header_time(header),
                 tv_nsec: 0,
             },
         };
@@ -387,6 +387,14 @@ fn add_parts(headers: &[GnuSparseHeader], parts: &mut Vec<(u64, u64)>) -> Result
         return Err(malformed("a sparse file of too many parts"));
     }
     Ok(())
+}
+
+/// GNU tar writes times before the epoch as negative binary numbers.
+fn header_time(header: &Header) -> i64 {
+    match header.as_old().mtime {
+        [0xff, 0xff, 0xff, 0xff, low @ ..] => i64::from_be_bytes(low),
+        _ => i64::try_from(header.mtime().unwrap_or_default()).unwrap_or_default(),
+    }
 }
 
 fn until_nul(mut data: Vec<u8>) -> Vec<u8> {

@@ -290,6 +290,9 @@ fn long_names_and_sparse_files_are_read() {
         gnu.set_real_size(1 << 20);
         gnu.sparse[0].set_offset(4096);
         gnu.sparse[0].set_length(4);
+        // How GNU tar marks the end of a file that ends in a hole.
+        gnu.sparse[1].set_offset(1 << 20);
+        gnu.sparse[1].set_length(0);
     }
     header.set_cksum();
     let (dir, unpacked) = Tar::new().raw(&header, b"data").unpack().unwrap();
