@@ -104,7 +104,7 @@ BinaryName = "$JOB/bin/runc"
 SystemdCgroup = true
 TOML
     systemd-run --quiet --unit containerd --property Type=notify --property Delegate=yes \
-        --property KillMode=process --setenv PATH="$PATH" "$JOB/bin/containerd"
+        --property KillMode=process --property Restart=always --setenv PATH="$PATH" "$JOB/bin/containerd"
 }
 
 guest_crictl() {
