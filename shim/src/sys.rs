@@ -232,6 +232,14 @@ pub fn reset_signals() {
     }
 }
 
+/// The signals of a worker: as a new program expects them, for hooks, but a hook that does not
+/// read its input must not end the worker.
+pub fn worker_signals() {
+    reset_signals();
+    // SAFETY: SIG_IGN is a valid disposition.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
+}
+
 /// Gives the heap's free pages back: a shim idles for as long as its pod lives.
 pub fn trim_heap() {
     // SAFETY: plain call of the allocator that this process uses.

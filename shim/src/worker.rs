@@ -120,7 +120,7 @@ fn prepare(
     stdio: &Stdio,
     reporter: &Reporter,
 ) -> Result<(Prepared, Places, Init)> {
-    sys::reset_signals();
+    sys::worker_signals();
     entry.enter()?;
     stdio.apply()?;
     let process = request
@@ -389,7 +389,7 @@ fn join(
     stdio: &Stdio,
     reporter: &Reporter,
 ) -> Result<()> {
-    sys::reset_signals();
+    sys::worker_signals();
     entry.enter()?;
     stdio.apply()?;
     limits(process, reporter)?;

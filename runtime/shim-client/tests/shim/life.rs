@@ -1,12 +1,11 @@
 //! Starting, ending and finding again.
 
 use std::fs;
-use std::path::Path;
 
 use joey_shim_client::proto::Kill;
 use joey_shim_client::{ExecStreams, Shim, read_exit_record};
 
-use crate::pod::{Pod, process};
+use crate::pod::{Pod, eventually, process};
 
 #[tokio::test]
 async fn a_container_logs_and_its_exit_code_is_recorded() {
@@ -98,9 +97,12 @@ async fn a_failed_start_says_why_and_leaves_nothing() {
     for _ in 0..5 {
         pod.shim.start(request.clone()).await.unwrap_err();
     }
-    assert_eq!(fds(), before);
+    eventually("the descriptors are closed", || fds() <= before).await;
     let children = format!("/proc/{shim}/task/{shim}/children");
-    assert_eq!(fs::read_to_string(children).unwrap(), "");
+    eventually("the workers are reaped", || {
+        fs::read_to_string(&children).unwrap().is_empty()
+    })
+    .await;
     request.rootfs.as_mut().unwrap().lowers = vec![pod.root().to_string_lossy().into_owned()];
     assert_eq!(pod.run_request(request).await.code, 0);
     pod.end().await;
@@ -127,5 +129,4 @@ async fn the_shim_is_found_again_and_knows_its_containers() {
     assert!(again.network_namespace().await.unwrap().is_some());
     assert!(again.shutdown(false).await.is_err());
     pod.end().await;
-    assert!(!Path::new("/nonexistent").exists());
 }
