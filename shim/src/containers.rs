@@ -148,7 +148,8 @@ impl Shim {
         }
         let mut dropped = Vec::new();
         container.streams.drain(&mut dropped);
-        if container.streams.has_output() {
+        // With a PID namespace of its own every writer is dead, and what they wrote was read.
+        if container.streams.has_output() && !container.own_pids {
             container.drain_until = Some(Instant::now() + DRAIN_TIME);
         } else {
             container.streams.finish();

@@ -313,6 +313,8 @@ fn run_libcontainer(id: &str, prepared: &Prepared, places: &Places, executor: Fi
         .pid()
         .ok_or_else(|| Failure::new("create the container: it has no process"))?;
     stage.reporter.send(&Report::Pid(pid.as_raw()));
+    // Only the container's processes keep its pipes open.
+    Stdio::default().apply()?;
     if prepared.spec.hooks().is_some() {
         return container
             .start()
