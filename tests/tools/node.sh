@@ -41,7 +41,7 @@ node_start() {
         setsid sh -c 'mount --make-rshared / && echo ready && exec sleep infinity' \
         >"$NODE_DIR/holder" 2>&1 </dev/null &
     NODE_HOLDER=$!
-    until grep -q ready "$NODE_DIR/holder"; do
+    until grep -qs ready "$NODE_DIR/holder"; do
         kill -0 "$NODE_HOLDER" 2>/dev/null || { cat "$NODE_DIR/holder" >&2; return 1; }
         sleep 0.02
     done
