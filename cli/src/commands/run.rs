@@ -1,18 +1,27 @@
 //! `joey run`.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
-use joey_proto::api::{StartContainerRequest, StreamStart};
+use joey_proto::api::{StartContainerRequest, StreamStart, WaitContainerRequest};
 
 use super::{container, print};
-use crate::args::Run;
+use crate::args::{ContainerArgs, Run};
 use crate::client::Client;
 use crate::error::CliError;
-use crate::session::{self, Kind};
+use crate::session::{self, End, Kind};
+
+/// How long joey waits for the daemon to remove an ended container.
+const REMOVAL: Duration = Duration::from_secs(10);
 
 /// Makes and starts a container; attached, joey ends with its code.
 pub async fn run(client: &Client, args: Run) -> Result<ExitCode, CliError> {
-    let (tty, stdin) = (args.container.tty, args.container.interactive);
+    let ContainerArgs {
+        tty,
+        interactive: stdin,
+        rm: removed,
+        ..
+    } = args.container;
     if tty && stdin && !args.detach && !std::io::IsTerminal::is_terminal(&std::io::stdin()) {
         return Err(CliError::NoTerminal);
     }
@@ -26,11 +35,26 @@ pub async fn run(client: &Client, args: Run) -> Result<ExitCode, CliError> {
         return Ok(ExitCode::SUCCESS);
     }
     let start = StreamStart {
-        container: made.id,
+        container: made.id.clone(),
         tty,
         stdin,
         start: true,
         ..StreamStart::default()
     };
-    Ok(session::run(client, Kind::Attach, start).await?.exit_code())
+    let ended = session::run(client, Kind::Attach, start).await;
+    if removed && !matches!(ended, Ok(End::Detached)) {
+        wait_for_removal(client, made.id).await;
+    }
+    Ok(ended?.exit_code())
+}
+
+/// Waits until the daemon has removed the container, so that its name is free again.
+async fn wait_for_removal(client: &Client, container: String) {
+    let mut client = client.clone();
+    let request = WaitContainerRequest {
+        container,
+        removed: true,
+    };
+    // The removal goes on without joey.
+    drop(tokio::time::timeout(REMOVAL, client.wait_container(request)).await);
 }

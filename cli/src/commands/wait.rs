@@ -12,7 +12,10 @@ pub async fn run(client: &Client, args: Containers) -> Result<(), CliError> {
     each(args.containers, |container| async move {
         let ended = client
             .clone()
-            .wait_container(WaitContainerRequest { container })
+            .wait_container(WaitContainerRequest {
+                container,
+                removed: false,
+            })
             .await?;
         Ok(ended.into_inner().exit_code.to_string())
     })

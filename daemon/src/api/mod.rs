@@ -21,6 +21,7 @@ mod remove_container;
 mod sessions;
 mod status;
 mod stream;
+mod wait_container;
 
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -193,16 +194,7 @@ impl Joey for Api {
         &self,
         request: Request<WaitContainerRequest>,
     ) -> Answer<WaitContainerResponse> {
-        let waited = async {
-            let container = self.0.find(&request.get_ref().container)?;
-            let _busy = self.0.sessions.enter(container.id());
-            let exit = self.0.runtime.wait_container(container.id()).await?;
-            Ok(WaitContainerResponse {
-                exit_code: exit.code,
-                reason: list_containers::reason(&exit),
-            })
-        };
-        answer(waited.await)
+        answer(wait_container::wait(&self.0, &request.into_inner()).await)
     }
 
     async fn logs(&self, request: Request<LogsRequest>) -> Answer<Self::LogsStream> {

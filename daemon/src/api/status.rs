@@ -100,6 +100,7 @@ fn code(failure: &Failure) -> Code {
         Failure::NameTaken { .. } => Code::AlreadyExists,
         Failure::InUse(_) | Failure::WrongState(_) => Code::FailedPrecondition,
         Failure::File { .. } | Failure::System(..) => Code::Internal,
+        Failure::NotStarted(error) if exit_code(error).is_some() => Code::FailedPrecondition,
         Failure::Runtime(error) | Failure::NotStarted(error) => runtime_code(error),
         Failure::Pull(error) => pull_code(error.kind()),
         Failure::RemoveImage(error) => match error {
