@@ -20,7 +20,7 @@ pub struct Config {
     pub network: NetworkConfig,
     /// Names of the runtime handlers besides the default one.
     pub handlers: Vec<String>,
-    /// Where pods without a cgroup parent go, in the driver's syntax.
+    /// Where pods without a cgroup parent go, in the driver's syntax; empty is Joey's own.
     pub default_cgroup_parent: String,
 }
 

@@ -184,7 +184,10 @@ impl Runtime {
     #[must_use]
     pub fn images_in_use(&self, owner: Owner) -> HashSet<String> {
         let containers = self.containers(owner);
-        containers.iter().map(|container| container.record().config.image.id.clone()).collect()
+        containers
+            .iter()
+            .map(|container| container.record().config.image.id.clone())
+            .collect()
     }
 
     /// A pod by id or unambiguous prefix of it.

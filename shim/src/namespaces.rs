@@ -140,8 +140,17 @@ fn receive(reports: &Reports) -> Result<Vec<OwnedFd>> {
 fn make_others(request: &StartPod, pod: &mut Pod) -> Result<()> {
     let (reporter, reports) = report::pair()?;
     let user = pod.user.as_ref();
-    let helper = sys::fork(&sys::Fork::default(), || {
-        match helper(request, user, &reporter) {
+    // The init inherits the helper's cgroup: once in the pod's user namespace neither may enter one.
+    let entry = cgroup::Entry::open(&request.cgroup_dirs)?;
+    let options = sys::Fork {
+        cgroup: entry.unified(),
+        ..sys::Fork::default()
+    };
+    let helper = sys::fork(&options, || {
+        match entry
+            .enter()
+            .and_then(|()| helper(request, user, &reporter))
+        {
             Ok(()) => 0,
             Err(failure) => {
                 reporter.send(&Report::Failed(failure));
@@ -227,7 +236,7 @@ fn helper(request: &StartPod, user: Option<&OwnedFd>, reporter: &Reporter) -> Re
     }
     if request.new_pid {
         // pid_for_children can be opened only once the namespace has its first process.
-        start_init(request, reporter, &executable)?;
+        start_init(reporter, &executable)?;
     }
     let open = names
         .iter()
@@ -264,14 +273,13 @@ fn write_sysctl(key: &str, value: &str) -> Result<()> {
 }
 
 /// Forks PID 1 of the new PID namespace as the shim's child.
-fn start_init(request: &StartPod, reporter: &Reporter, executable: &fs::File) -> Result<()> {
-    let entry = cgroup::Entry::open(&request.cgroup_dirs)?;
+fn start_init(reporter: &Reporter, executable: &fs::File) -> Result<()> {
     let options = sys::Fork {
-        cgroup: entry.unified(),
+        cgroup: None,
         sibling: true,
     };
     let pid = sys::fork(&options, || {
-        let failure = match become_init(&entry, reporter, executable) {
+        let failure = match become_init(reporter, executable) {
             Ok(never) => match never {},
             Err(failure) => failure,
         };
@@ -283,12 +291,7 @@ fn start_init(request: &StartPod, reporter: &Reporter, executable: &fs::File) ->
     Ok(())
 }
 
-fn become_init(
-    entry: &cgroup::Entry,
-    reporter: &Reporter,
-    executable: &fs::File,
-) -> Result<std::convert::Infallible> {
-    entry.enter()?;
+fn become_init(reporter: &Reporter, executable: &fs::File) -> Result<std::convert::Infallible> {
     sys::unshare(libc::CLONE_NEWNS).step("make the init's mount namespace")?;
     template::empty_root()?;
     rustix::process::setsid().step("start a session")?;

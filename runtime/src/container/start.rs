@@ -124,9 +124,9 @@ impl Runtime {
             rootfs_path: text(&rootfs),
             ..Start::default()
         };
-        shim.start(request)
-            .await
-            .map_err(|e| Error::step(format!("start container {}", record.config.name), e))
+        let started = shim.start(request).await;
+        group.release();
+        started.map_err(|e| Error::step(format!("start container {}", record.config.name), e))
     }
 
     fn rootfs(&self, pod: &PodRecord, record: &ContainerRecord) -> Rootfs {

@@ -101,6 +101,7 @@ fn mounts(pod: &PodRecord, privileged: bool) -> Vec<Value> {
             &["nosuid", "noexec", "nodev"],
         ),
         mount("sysfs", "sysfs", "/sys", sysfs_options),
+        mount("cgroup", "cgroup", "/sys/fs/cgroup", sysfs_options),
     ];
     // The message queues of the host's IPC namespace can't be mounted from a user namespace.
     if pod.config.ipc == NamespaceMode::Node && pod.config.user_namespace.is_some() {

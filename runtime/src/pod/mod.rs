@@ -26,7 +26,9 @@ impl Runtime {
         }
         let own = self.config.default_cgroup_parent.trim_end_matches('/');
         match self.cgroups.driver() {
+            Driver::Cgroupfs if own.is_empty() => format!("/joey/pod{pod_id}"),
             Driver::Cgroupfs => format!("{own}/pod{pod_id}"),
+            Driver::Systemd if own.is_empty() => format!("joey-pod{pod_id}.slice"),
             Driver::Systemd => {
                 format!("{}-pod{pod_id}.slice", own.trim_end_matches(".slice"))
             }
