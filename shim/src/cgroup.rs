@@ -75,19 +75,32 @@ pub fn is_unified(dir: &Path) -> rustix::io::Result<bool> {
 }
 
 /// Sends a signal to every process of the container; SIGKILL until none is left.
-pub fn signal_all(dirs: &[String], signal: i32) -> Result<()> {
-    // Every v1 hierarchy holds the same processes. v2, where it is, kills in one step.
-    let Some(dir) = dirs
-        .iter()
-        .find(|dir| is_unified(Path::new(dir)).unwrap_or(false))
-        .or_else(|| dirs.first())
-        .map(PathBuf::from)
-    else {
-        return Ok(());
+pub fn signal_all(dirs: &[String], signal: i32) {
+    let Some(dir) = representative(dirs) else {
+        return;
     };
-    if signal == libc::SIGKILL && fs::write(dir.join("cgroup.kill"), "1").is_ok() {
-        return Ok(());
+    if signal != libc::SIGKILL || fs::write(dir.join("cgroup.kill"), "1").is_err() {
+        signal_each(&dir, signal);
     }
+}
+
+/// Kills what a failed start has left. Not by `cgroup.kill`: there are kernels (6.1.y) on which
+/// everything that is later cloned into the same cgroup dies at once.
+pub fn clear(dirs: &[String]) {
+    if let Some(dir) = representative(dirs) {
+        signal_each(&dir, libc::SIGKILL);
+    }
+}
+
+/// The hierarchies all hold the same processes; v2, where it is, can kill in one step.
+fn representative(dirs: &[String]) -> Option<PathBuf> {
+    let unified = dirs
+        .iter()
+        .find(|dir| is_unified(Path::new(dir)).unwrap_or(false));
+    unified.or_else(|| dirs.first()).map(PathBuf::from)
+}
+
+fn signal_each(dir: &Path, signal: i32) {
     let passes = if signal == libc::SIGKILL {
         KILL_PASSES
     } else {
@@ -95,7 +108,7 @@ pub fn signal_all(dirs: &[String], signal: i32) -> Result<()> {
     };
     for _ in 0..passes {
         let mut pids = Vec::new();
-        collect_pids(&dir, &mut pids);
+        collect_pids(dir, &mut pids);
         if pids.is_empty() {
             break;
         }
@@ -104,7 +117,6 @@ pub fn signal_all(dirs: &[String], signal: i32) -> Result<()> {
             drop(sys::kill(pid, signal));
         }
     }
-    Ok(())
 }
 
 fn collect_pids(dir: &Path, pids: &mut Vec<i32>) {

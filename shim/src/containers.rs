@@ -82,8 +82,7 @@ impl Container {
     /// Sends a signal to the init, or to every process.
     pub fn signal(&self, signal: i32, all: bool) -> Result<()> {
         if all {
-            cgroup::signal_all(&self.cgroup_dirs, signal)
-                .step("signal the container's processes")?;
+            cgroup::signal_all(&self.cgroup_dirs, signal);
         }
         match self.init.as_ref().and_then(|init| init.pidfd.as_ref()) {
             Some(pidfd) => match sys::pidfd_signal(pidfd.as_fd(), signal) {
@@ -144,7 +143,7 @@ impl Shim {
         }
         if !container.own_pids {
             // Nothing may go on under the name of an ended container.
-            drop(cgroup::signal_all(&container.cgroup_dirs, libc::SIGKILL));
+            cgroup::signal_all(&container.cgroup_dirs, libc::SIGKILL);
         }
         let mut dropped = Vec::new();
         container.streams.drain(&mut dropped);

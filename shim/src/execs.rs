@@ -130,16 +130,17 @@ impl Shim {
         self.exec_finished(exec_id, starting);
     }
 
-    fn exec_finished(&mut self, exec_id: u64, starting: Starting) {
+    fn exec_finished(&mut self, exec_id: u64, mut starting: Starting) {
         let caller = starting.caller;
         let (pid, master) = match (&starting.failure, starting.pid, &starting.user) {
             (None, Some(pid), Some(_)) => (pid, starting.master),
             _ => {
                 starting.kill();
                 self.execs.remove(&exec_id);
-                let failure = starting
-                    .failure
-                    .unwrap_or_else(|| Failure::new("exec: the process ended without a word"));
+                let failure = match starting.failure.take() {
+                    Some(failure) => failure,
+                    None => self.without_a_word("exec", &starting),
+                };
                 return self.refuse(caller, failure);
             }
         };

@@ -191,12 +191,9 @@ mod tests {
     #[test]
     fn long_lines_are_split_at_the_limit() {
         let long = vec![b'x'; MAX_TEXT];
-        let whole = format!("stdout F {}", "x".repeat(MAX_TEXT));
-        assert_eq!(written(&[&long, b"\n"]), [whole.clone()]);
-        assert_eq!(
-            written(&[&[long.as_slice(), b"\n"].concat()]),
-            [whole.clone()]
-        );
+        let whole = ["stdout F ", &"x".repeat(MAX_TEXT)].concat();
+        assert_eq!(written(&[&long, b"\n"]), std::slice::from_ref(&whole));
+        assert_eq!(written(&[&[long.as_slice(), b"\n"].concat()]), [whole]);
         let part = format!("stdout P {}", "x".repeat(MAX_TEXT));
         assert_eq!(
             written(&[&long, b"y\n"]),

@@ -3,7 +3,8 @@
 //! One static, single-threaded process. It makes the pod's namespaces, starts containers and
 //! processes in them through forked workers, keeps their logs, hands their streams to whoever
 //! attaches, and records how they end. It outlives the daemon that started it.
-#![no_main]
+#![cfg_attr(not(test), no_main)]
+#![cfg_attr(test, allow(dead_code, reason = "the entry is left out under test"))]
 
 mod cgroup;
 mod containers;
@@ -29,10 +30,12 @@ mod user;
 mod wire;
 mod worker;
 
+#[cfg(not(test))]
 use std::ffi::{CStr, c_char, c_int};
 
 /// The process's entry. Not std's: that opens /dev/null for closed standard descriptors, which the
 /// pod's init has not.
+#[cfg(not(test))]
 #[unsafe(no_mangle)]
 extern "C" fn main(count: c_int, values: *const *const c_char) -> c_int {
     let count = usize::try_from(count).unwrap_or(0);

@@ -84,11 +84,26 @@ fn overlay(lowers: &[Layer], upper: Option<&Rootfs>) -> Result<OwnedFd> {
             Layer::Tree(tree) => clone_tree(tree.as_fd(), "", false),
         };
     }
+    if !appends_layers() {
+        return overlay_by_path(lowers, upper);
+    }
     match overlay_by_context(lowers, upper) {
-        // Before 6.8 there is no lowerdir+, before 6.13 a layer is no detached mount.
-        Err(failure) if failure.errno == libc::EINVAL => overlay_by_path(lowers, upper),
+        // Before 6.13 a layer is no detached mount.
+        Err(failure) if matches!(failure.errno, libc::EINVAL | libc::EOPNOTSUPP) => {
+            overlay_by_path(lowers, upper)
+        }
         other => other,
     }
+}
+
+/// `lowerdir+` came with 6.7. Trying it on an older kernel would leave a line in its log each time.
+fn appends_layers() -> bool {
+    let uname = rustix::system::uname();
+    let release = uname.release().to_string_lossy();
+    let mut numbers = release
+        .split(['.', '-'])
+        .map_while(|part| part.parse::<u32>().ok());
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (6, 7)
 }
 
 fn overlay_by_context(lowers: &[Layer], upper: Option<&Rootfs>) -> Result<OwnedFd> {

@@ -198,6 +198,7 @@ impl Shim {
             }
             // After the workers' reports, which name most of the children.
             self.reap();
+            self.forget_unclaimed();
             self.expire();
         }
     }
@@ -366,7 +367,8 @@ impl Shim {
         self.tell_dropped(key, dropped);
     }
 
-    fn reap(&mut self) {
+    /// Takes every child that has ended.
+    pub fn reap(&mut self) {
         loop {
             match wait(WaitOptions::NOHANG) {
                 Ok(Some((pid, status))) => {
@@ -378,6 +380,9 @@ impl Shim {
                 Ok(None) | Err(_) => break,
             }
         }
+    }
+
+    fn forget_unclaimed(&mut self) {
         if !self.containers.values().any(|c| c.starting.is_some())
             && !self.execs.values().any(|e| e.starting.is_some())
         {

@@ -269,9 +269,7 @@ impl Shim {
             return Err(Failure::with_errno(*errno, message.clone()));
         }
         let (Some(pid), Some(user)) = (starting.pid, &starting.user) else {
-            return Err(Failure::new(
-                "start the container: its process ended without a word",
-            ));
+            return Err(self.without_a_word("start the container", starting));
         };
         let container = self
             .containers
@@ -308,11 +306,26 @@ impl Shim {
         Ok(reply)
     }
 
+    /// A worker, or what it made, ended and told nothing: how did it end?
+    pub fn without_a_word(&mut self, step: &str, starting: &Starting) -> Failure {
+        self.reap();
+        let mut message = format!("{step}: the process ended without a word");
+        for (what, pid) in [
+            ("worker", Some(starting.worker.as_raw_nonzero().get())),
+            ("process", starting.pid),
+        ] {
+            if let Some((_, ended)) = self.unclaimed.iter().find(|(other, _)| Some(*other) == pid) {
+                message.push_str(&format!(" (the {what}'s exit code is {})", ended.code));
+            }
+        }
+        Failure::new(message)
+    }
+
     fn start_failed(&mut self, key: u64, starting: &Starting, failure: Failure) {
         starting.kill();
         if let Some(container) = self.containers.remove(&key) {
             // Whatever the worker made is in the container's cgroup, named or not.
-            drop(cgroup::signal_all(&container.cgroup_dirs, libc::SIGKILL));
+            cgroup::clear(&container.cgroup_dirs);
         }
         self.refuse(starting.caller, failure);
     }
