@@ -4,11 +4,17 @@
 //! through `/proc/1` must be nothing (the shim's memory and root would be the host's).
 
 use nix::sys::signal::{SigSet, Signal};
-use rustix::process::{DumpableBehavior, WaitOptions, set_dumpable_behavior, wait};
+use rustix::process::{
+    DumpableBehavior, WaitOptions, set_dumpable_behavior, set_parent_process_death_signal, wait,
+};
 
 /// Runs until SIGTERM; returns the exit code.
 pub fn run() -> i32 {
     if set_dumpable_behavior(DumpableBehavior::NotDumpable).is_err() {
+        return 1;
+    }
+    // Without the shim nobody waits for the containers any more: they end with this namespace.
+    if set_parent_process_death_signal(Some(rustix::process::Signal::KILL)).is_err() {
         return 1;
     }
     let mut signals = SigSet::empty();

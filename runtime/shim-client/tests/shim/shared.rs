@@ -2,8 +2,8 @@
 
 use std::fs;
 
-use joey_shim_client::ShimEvent;
 use joey_shim_client::proto::{Bind, IdMapping, Kill, NamespaceMode, StartPod};
+use joey_shim_client::{ShimError, ShimEvent};
 
 use crate::pod::{Pod, capabilities, eventually, pod_request};
 
@@ -85,6 +85,29 @@ async fn the_end_of_the_shared_init_is_told() {
         }
     }
     pod.end().await;
+}
+
+#[tokio::test]
+async fn a_killed_shim_takes_the_shared_namespace_along() {
+    let mut pod = Pod::with(StartPod {
+        new_pid: true,
+        ..pod_request()
+    })
+    .await;
+    let mut request = pod.request("c", "sleep 1000");
+    request.pid_mode = NamespaceMode::Pod.into();
+    let started = pod.shim.start(request).await.unwrap();
+    rustix::process::pidfd_send_signal(pod.shim.pidfd(), rustix::process::Signal::KILL).unwrap();
+    while pod.event().await != ShimEvent::Lost {}
+    // Orphans are reaped by whoever is next above: a zombie counts as gone.
+    let gone = |pid: i32| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        stat.is_empty() || stat.contains(") Z ")
+    };
+    let (init, container) = (pod.init_pid, started.pid);
+    eventually("all of it ends", || gone(init) && gone(container)).await;
+    let error = pod.shim.state().await.unwrap_err();
+    assert!(matches!(error, ShimError::Lost { .. }), "{error}");
 }
 
 #[tokio::test]
