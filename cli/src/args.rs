@@ -100,7 +100,7 @@ pub struct ContainerArgs {
     /// Port to offer on the host
     #[arg(short, long, value_name = "[IP:]HOST:CONTAINER[/PROTO]", value_parser = parse::port)]
     pub publish: Vec<parse::Port>,
-    /// bridge, host or none
+    /// bridge or host
     #[arg(long, value_name = "NETWORK", default_value = "bridge", value_parser = ["bridge", "host", "none"])]
     pub net: String,
     /// Memory limit, such as 512m

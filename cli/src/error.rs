@@ -62,6 +62,10 @@ pub enum CliError {
 
 fn text(status: &Status) -> String {
     match status.code() {
+        // Only joey's own side gives a status a source.
+        _ if std::error::Error::source(status).is_some() => {
+            "the connection to the daemon broke off".into()
+        }
         Code::Unavailable if status.message().is_empty() => "the daemon is not available".into(),
         Code::Unimplemented => {
             "the daemon does not know this command; is it older than joey?".into()

@@ -1,6 +1,7 @@
 //! Puts the parts together, in the order in which they need each other, and runs them.
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -21,6 +22,7 @@ use crate::notify::Notify;
 use crate::reload::Reloader;
 use crate::serve::{self, Lanes, Listeners, ServeError, Services, Shared};
 use crate::shutdown::{Asked, Signals};
+use crate::socket;
 
 /// The daemon could not start, or broke off.
 #[derive(Debug, Error)]
@@ -71,6 +73,7 @@ pub enum StartError {
 /// # Errors
 /// When a part can't be opened, or serving breaks off.
 pub async fn run(settings: Settings, config: Config, logging: Logging) -> Result<(), StartError> {
+    check(&config)?;
     let mut signals = Signals::listen().map_err(StartError::Signals)?;
     for path in [&config.root, &config.state] {
         make_folder(path)?;
@@ -120,6 +123,23 @@ pub async fn run(settings: Settings, config: Config, logging: Logging) -> Result
         () = api.watch() => Ok(()),
         () = notify.watchdog() => Ok(()),
     }
+}
+
+/// Refuses what no part could use before any part is opened.
+fn check(config: &Config) -> Result<(), StartError> {
+    for address in &config.listen {
+        socket::path_of(address).map_err(ServeError::from)?;
+    }
+    for (key, address) in [
+        ("streaming.address", &config.streaming.address),
+        ("metrics.address", &config.metrics.address),
+    ] {
+        if !address.is_empty() && address.parse::<SocketAddr>().is_err() {
+            let what = format!("{address:?} is no address: write 127.0.0.1:1234");
+            return Err(ConfigError::Value { key, what }.into());
+        }
+    }
+    Ok(())
 }
 
 fn make_folder(path: &Path) -> Result<(), StartError> {
@@ -231,7 +251,7 @@ async fn open_cri(
     tokio::spawn(Arc::clone(&streaming).serve(stopping));
     let options = joey_cri::Options {
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        config: shown(config),
+        config: serde_json::to_value(config).unwrap_or_default(),
     };
     Ok(joey_cri::Service::new(
         Arc::clone(runtime),
@@ -239,16 +259,6 @@ async fn open_cri(
         streaming,
         options,
     ))
-}
-
-/// The configuration as a verbose Status shows it; clients look for these two names.
-fn shown(config: &Config) -> serde_json::Value {
-    let mut shown = serde_json::to_value(config).unwrap_or_default();
-    if let Some(shown) = shown.as_object_mut() {
-        shown.insert("stateDir".into(), config.state.to_string_lossy().into());
-        shown.insert("rootDir".into(), config.root.to_string_lossy().into());
-    }
-    shown
 }
 
 async fn serve_metrics(

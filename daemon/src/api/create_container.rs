@@ -147,10 +147,14 @@ fn pod_config(
     let network = match request.network.as_str() {
         "" | "bridge" => NamespaceMode::Pod,
         "host" => NamespaceMode::Node,
-        "none" => NamespaceMode::Container,
+        "none" => {
+            return Err(Failure::Invalid(
+                "a container without any network is not supported yet".into(),
+            ));
+        }
         other => {
             return Err(Failure::Invalid(format!(
-                "network {other:?} is none of bridge, host and none"
+                "network {other:?} is neither bridge nor host"
             )));
         }
     };

@@ -99,15 +99,29 @@ fn drop_ins(folder: &Path) -> Result<Vec<PathBuf>, ConfigError> {
     Ok(paths)
 }
 
-/// Checks one file alone, so that an error names it and the line.
+/// Checks one file alone, so that an error names it, the line and the key.
 fn parse(path: &Path, text: &str) -> Result<Table, ConfigError> {
-    let failed = |error: toml::de::Error| ConfigError::Content {
-        path: path.to_owned(),
-        line: error.span().map_or(1, |span| line_of(text, span.start)),
-        what: error.message().replacen("unknown field", "unknown key", 1),
+    let failed = |error: toml::de::Error| {
+        let line = error.span().map_or(1, |span| line_of(text, span.start));
+        let what = error.message().replacen("unknown field", "unknown key", 1);
+        let what = match key_on(text, line) {
+            Some(key) if !what.contains(&format!("`{key}`")) => format!("{key}: {what}"),
+            _ => what,
+        };
+        ConfigError::Content {
+            path: path.to_owned(),
+            line,
+            what,
+        }
     };
     toml::from_str::<Config>(text).map_err(failed)?;
     text.parse().map_err(failed)
+}
+
+/// The key that a line sets.
+fn key_on(text: &str, line: usize) -> Option<&str> {
+    let (key, _) = text.lines().nth(line.checked_sub(1)?)?.split_once('=')?;
+    Some(key.trim())
 }
 
 fn line_of(text: &str, offset: usize) -> usize {
@@ -205,7 +219,7 @@ mod tests {
         let main = files.write("config.toml", "[registry]\nprogress_timeout = \"soon\"\n");
         let error = load(Some(&main)).unwrap_err().to_string();
         assert!(
-            error.contains("config.toml:2: \"soon\" is no time"),
+            error.contains("config.toml:2: progress_timeout: \"soon\" is no time"),
             "{error}"
         );
     }
