@@ -101,7 +101,7 @@ pub struct ContainerArgs {
     #[arg(short, long, value_name = "[IP:]HOST:CONTAINER[/PROTO]", value_parser = parse::port)]
     pub publish: Vec<parse::Port>,
     /// bridge or host
-    #[arg(long, value_name = "NETWORK", default_value = "bridge", value_parser = ["bridge", "host", "none"])]
+    #[arg(long, value_name = "NETWORK", default_value = "bridge", value_parser = ["bridge", "host"])]
     pub net: String,
     /// Memory limit, such as 512m
     #[arg(short, long, value_name = "SIZE", value_parser = parse::size)]
