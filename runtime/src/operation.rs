@@ -97,7 +97,7 @@ mod tests {
             })
         };
         let cut_off = tokio::time::timeout(Duration::from_millis(1), run()).await;
-        assert!(cut_off.is_err());
+        cut_off.unwrap_err();
         assert_eq!(run().await.unwrap(), 1);
         assert_eq!(run().await.unwrap(), 2);
     }

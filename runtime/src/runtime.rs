@@ -132,7 +132,7 @@ impl Runtime {
                 .release()
                 .to_string_lossy()
                 .into_owned(),
-            features: self.features.clone(),
+            features: self.features,
             handlers: names.map(|name| Handler { name }).collect(),
         }
     }

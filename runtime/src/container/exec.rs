@@ -184,7 +184,7 @@ impl Runtime {
         };
         let text = config.command.join(" ");
         let mut session = self.exec(id, config).await?;
-        let finished = match timeout {
+        match timeout {
             None => finish(&mut session).await,
             Some(limit) => {
                 match tokio::time::timeout_at(started + limit, finish(&mut session)).await {
@@ -199,8 +199,7 @@ impl Runtime {
                     }
                 }
             }
-        };
-        finished
+        }
     }
 }
 

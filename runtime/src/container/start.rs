@@ -122,7 +122,6 @@ impl Runtime {
             network_node: pod_record.config.network == NamespaceMode::Node,
             ipc_node: pod_record.config.ipc == NamespaceMode::Node,
             rootfs_path: text(&rootfs),
-            ..Start::default()
         };
         let started = shim.start(request).await;
         group.release();

@@ -16,6 +16,8 @@ use crate::runtime::Runtime;
 
 /// From SIGKILL to the recorded end; a process in the kernel may take that long.
 const KILL_GRACE: Duration = Duration::from_secs(10);
+/// 128 + SIGKILL.
+const KILLED_CODE: i32 = 137;
 /// From the end of a process to its shim's word of it.
 const EXIT_RECORD_GRACE: Duration = Duration::from_secs(2);
 
@@ -110,15 +112,15 @@ impl Runtime {
     pub(crate) async fn end_without_shim(&self, container: &Arc<Container>, cause: Cause) {
         let record = container.record();
         let folder = self.config.pod_folder(&record.pod_id);
-        let exit = read_exit_record(&folder, &record.id).ok().flatten().map_or(
-            Exit {
-                code: 137,
+        let exit = match read_exit_record(&folder, &record.id) {
+            Ok(Some(record)) => super::exit::exit_from(&exit_of(record)),
+            Ok(None) | Err(_) => Exit {
+                code: KILLED_CODE,
                 at: ids::now(),
                 cause,
                 oom_kills: 0,
             },
-            |record| super::exit::exit_from(&exit_of(record)),
-        );
+        };
         if let Ok(pod) = self.pod_of(&record) {
             self.finish(&pod, container, exit).await;
         } else {

@@ -187,6 +187,6 @@ mod tests {
     fn an_unknown_name_is_refused() {
         let mut security = Security::default();
         security.capabilities.add.push("FLY".into());
-        assert!(capabilities(&security).is_err());
+        capabilities(&security).unwrap_err();
     }
 }

@@ -1,6 +1,5 @@
 //! The files a pod's containers share: `/etc/hostname`, `/etc/hosts`, `/etc/resolv.conf`.
 
-use std::fmt::Write as _;
 use std::path::Path;
 
 use crate::error::{Error, Result};
@@ -40,7 +39,7 @@ fn hosts(host_name: &str, addresses: &[std::net::IpAddr]) -> String {
          fe00::0\tip6-mcastprefix\nfe00::1\tip6-allnodes\nfe00::2\tip6-allrouters\n",
     );
     for address in addresses {
-        let _ = writeln!(text, "{address}\t{host_name}");
+        text.push_str(&format!("{address}\t{host_name}\n"));
     }
     text
 }
@@ -48,13 +47,13 @@ fn hosts(host_name: &str, addresses: &[std::net::IpAddr]) -> String {
 fn resolv_conf(dns: &DnsConfig) -> String {
     let mut text = String::new();
     if !dns.searches.is_empty() {
-        let _ = writeln!(text, "search {}", dns.searches.join(" "));
+        text.push_str(&format!("search {}\n", dns.searches.join(" ")));
     }
     for server in &dns.servers {
-        let _ = writeln!(text, "nameserver {server}");
+        text.push_str(&format!("nameserver {server}\n"));
     }
     if !dns.options.is_empty() {
-        let _ = writeln!(text, "options {}", dns.options.join(" "));
+        text.push_str(&format!("options {}\n", dns.options.join(" ")));
     }
     text
 }

@@ -55,21 +55,20 @@ impl Runtime {
     /// Gives back all that a pod holds while it is ready. Idempotent; every step is tried, and the
     /// first error returned.
     pub(crate) async fn tear_down(self: &Arc<Self>, pod: &Arc<Pod>) -> Result<()> {
-        let ended = futures::future::join_all(
-            pod.containers()
-                .into_iter()
-                .map(|container| async move { self.kill_container(&container).await }),
-        )
-        .await;
-        let mut result = ended.into_iter().collect::<Result<Vec<()>>>().map(drop);
-        result = result.and(self.detach_network(pod).await);
-        result = result.and(self.end_shim(pod).await);
-        let record = pod.record();
-        result = result.and(
-            netns::unpin(&netns_path(&record.id))
+        let containers = pod.containers();
+        let kills = containers
+            .iter()
+            .map(|container| self.kill_container(container));
+        let killed = futures::future::join_all(kills).await;
+        let steps = [
+            killed.into_iter().collect(),
+            self.detach_network(pod).await,
+            self.end_shim(pod).await,
+            netns::unpin(&netns_path(pod.id()))
                 .map_err(|e| Error::step("unpin the network namespace", e)),
-        );
-        result.and(self.remove_pod_cgroups(pod).await)
+            self.remove_pod_cgroups(pod).await,
+        ];
+        steps.into_iter().collect()
     }
 
     async fn detach_network(&self, pod: &Pod) -> Result<()> {

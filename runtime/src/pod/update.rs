@@ -34,8 +34,8 @@ impl Runtime {
             }
         }
         pod.change(|record| {
-            record.config.overhead = overhead.or(record.config.overhead.take());
-            record.config.resources = resources.or(record.config.resources.take());
+            record.config.overhead = overhead.or_else(|| record.config.overhead.take());
+            record.config.resources = resources.or_else(|| record.config.resources.take());
         });
         pod.save(&self.pod_records)
     }
