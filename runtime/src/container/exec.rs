@@ -192,10 +192,10 @@ impl Runtime {
                     Err(_) => {
                         session.kill().await?;
                         drop(tokio::time::timeout(KILL_GRACE, session.wait()).await);
-                        return Err(Error::TimedOut {
+                        Err(Error::TimedOut {
                             command: text,
                             seconds: limit.as_secs(),
-                        });
+                        })
                     }
                 }
             }
