@@ -5,7 +5,11 @@ use std::error::Error;
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
     let services = std::env::var_os("CARGO_FEATURE_GRPC").is_some();
-    for (feature, file) in [("CRI", "cri.proto"), ("API", "api.proto"), ("SHIM", "shim.proto")] {
+    for (feature, file) in [
+        ("CRI", "cri.proto"),
+        ("API", "api.proto"),
+        ("SHIM", "shim.proto"),
+    ] {
         if std::env::var_os(format!("CARGO_FEATURE_{feature}")).is_none() {
             continue;
         }

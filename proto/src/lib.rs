@@ -1,5 +1,10 @@
 //! Wire types: the CRI, Joey's own API and the shim protocol. Generated code, nothing else.
-#![allow(missing_docs, missing_debug_implementations, clippy::all, clippy::pedantic)]
+#![allow(
+    missing_docs,
+    missing_debug_implementations,
+    clippy::all,
+    clippy::pedantic
+)]
 
 /// Kubernetes CRI v1, from `k8s.io/cri-api` v0.36.3.
 #[cfg(feature = "cri")]
