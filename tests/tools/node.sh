@@ -5,6 +5,8 @@
 #   in_node COMMAND...           runs a command in the node's namespaces
 #   node_crictl ARGS...          crictl against the runtime
 #   node_clean                   removes all pods, containers and images of the runtime
+#   node_host_check save|compare FILE
+#                                leak-check on the host, for what a node must not leave there
 #   node_stop                    ends every process of the node and removes its folders
 #
 # The host is not touched but for cgroups and the folders /run/joey-test.* and
@@ -70,6 +72,9 @@ config_path = "$NODE_DIR/certs.d"
 
 [network]
 mode = "builtin"
+
+[cgroup]
+default_parent = "/${NODE_DIR##*/}"
 EOF
     NODE_RUNTIME_CMD=("$JOEY_BIN/joeyd" --config "$NODE_DIR/config.toml"
         --root "$NODE_DATA/root" --state "$NODE_DIR/state" --listen "unix://$NODE_SOCKET")
@@ -161,6 +166,13 @@ node_clean() {
     node_crictl rmi --all >/dev/null 2>>"$NODE_DIR/clean.log" || true
 }
 
+# On the host the node's processes end with it; what else stays behind counts. Other tests may run
+# beside: the cgroups of their daemons are theirs.
+node_host_check() {
+    "$TESTS/tools/leak-check" "$1" "$2" --only mounts,netns,links,cgroups,nft,ipc \
+        --ignore '/joey-(shim-test-|[A-Za-z0-9]{6})'
+}
+
 node_end_process() { # PID: asks, waits 10 s, kills
     local attempt
     kill "$1" 2>/dev/null || return 0
@@ -197,6 +209,15 @@ print(*(pid for pid in parents if home and pid != sys.argv[1] and of_node(pid)),
 EOF
 }
 
+# Removes the cgroups below the node's own parent, deepest first.
+node_remove_cgroups() {
+    local mount
+    for mount in $(awk '$3 == "cgroup" || $3 == "cgroup2" {print $2}' /proc/mounts); do
+        [ ! -d "$mount/${NODE_DIR##*/}" ] ||
+            find "$mount/${NODE_DIR##*/}" -depth -type d -exec rmdir {} + 2>/dev/null || true
+    done
+}
+
 node_stop() {
     [ -n "$NODE_HOLDER" ] || return 0
     local pid
@@ -208,5 +229,6 @@ node_stop() {
     kill -KILL "$NODE_HOLDER" 2>/dev/null || true
     wait "$NODE_HOLDER" 2>/dev/null || true
     NODE_HOLDER='' NODE_RUNTIME_PID=''
+    node_remove_cgroups
     rm -rf --one-file-system "$NODE_DIR" "$NODE_DATA"
 }
