@@ -36,12 +36,8 @@ pub(crate) fn running_stats(
         return None;
     }
     let record = container.record();
-    match service.runtime.container_stats(container.id()) {
-        Ok(stats) => Some(reply::container_stats(
-            &record,
-            &stats,
-            record.cgroup.psi().as_ref(),
-        )),
+    match service.runtime.container_usage(container) {
+        Ok(stats) => Some(reply::container_stats(&record, &stats)),
         Err(error) => {
             tracing::debug!(
                 container = container.id(),

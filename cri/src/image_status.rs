@@ -24,7 +24,7 @@ pub(crate) async fn serve(
         HashMap::new()
     };
     Ok(ImageStatusResponse {
-        image: Some(reply::image(&image)),
+        image: Some(reply::image(&image, &service.held_images())),
         info,
     })
 }

@@ -42,18 +42,14 @@ fn list(service: &Service, filter: Option<ImageFilter>) -> Vec<Image> {
         .and_then(|filter| filter.image)
         .map(|image| image.image)
         .unwrap_or_default();
-    if name.is_empty() {
-        return service
-            .images
-            .list()
-            .iter()
-            .map(|image| reply::image(image))
-            .collect();
-    }
-    service
-        .images
-        .get(&name)
+    let held = service.held_images();
+    let images = if name.is_empty() {
+        service.images.list()
+    } else {
+        service.images.get(&name).into_iter().collect()
+    };
+    images
         .iter()
-        .map(|image| reply::image(image))
+        .map(|image| reply::image(image, &held))
         .collect()
 }

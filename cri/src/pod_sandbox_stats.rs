@@ -26,15 +26,11 @@ pub(crate) fn stats(service: &Service, pod: &Pod) -> Result<cri::PodSandboxStats
         .iter()
         .filter_map(|container| running_stats(service, container))
         .collect();
-    let processes = containers
-        .iter()
-        .map(|container| container.record().cgroup.process_count())
-        .sum();
     Ok(reply::pod_stats(
         &pod.record(),
         &stats,
-        None,
-        processes,
+        stats.group.psi().as_ref(),
+        stats.group.process_count(),
         running,
     ))
 }

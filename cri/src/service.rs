@@ -1,6 +1,6 @@
 //! The service: what the RPCs are answered from.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use joey_image::ImageStore;
@@ -74,6 +74,11 @@ impl Service {
             });
         }
         Ok(pod)
+    }
+
+    /// Ids of the images of the `joey` command line's containers.
+    pub(crate) fn held_images(&self) -> HashSet<String> {
+        self.runtime.images_in_use(Owner::Joey)
     }
 
     /// A CRI client's container.

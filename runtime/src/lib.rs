@@ -31,4 +31,4 @@ pub use events::{Event, EventKind};
 pub use features::Features;
 pub use objects::{Container, Pod};
 pub use runtime::{Handler, Runtime, RuntimeInfo};
-pub use stats::{ContainerStats, LayerUsage, PodStats};
+pub use stats::{ContainerStats, ContainerUsage, LayerUsage, PodStats};

@@ -6,18 +6,22 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use joey_cgroup::Stats;
+use joey_cgroup::{Group, Stats, StatsReader, Usage};
 use joey_network::netns::{self, InterfaceStats};
 use parking_lot::Mutex;
 
 use crate::config::netns_path;
 use crate::error::{Error, Result};
 use crate::ids;
-use crate::model::{NamespaceMode, PodState};
+use crate::model::{ContainerState, NamespaceMode, PodState};
+use crate::objects::Container;
 use crate::runtime::Runtime;
 
 /// A writable layer is walked at most this often, in the background.
 const WALK_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Descriptors that one kept reader holds, roughly; readers may take half of those there are.
+const READER_DESCRIPTORS: usize = 10;
 
 /// What a writable layer holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,9 +45,20 @@ pub struct ContainerStats {
     pub writable_layer: Option<LayerUsage>,
 }
 
+/// What a container uses, in little: what lists of all containers tell.
+#[derive(Debug, Clone)]
+pub struct ContainerUsage {
+    /// From its cgroup.
+    pub cgroup: Usage,
+    /// Its writable layer, where it has been counted.
+    pub writable_layer: Option<LayerUsage>,
+}
+
 /// What a pod uses.
 #[derive(Debug, Clone)]
 pub struct PodStats {
+    /// Its group, which all of its containers' are beneath.
+    pub group: Group,
     /// From its cgroup.
     pub cgroup: Stats,
     /// Its interfaces; none with the host's network.
@@ -52,9 +67,12 @@ pub struct PodStats {
     pub timestamp_ns: i64,
 }
 
-/// The last counts of writable layers.
+/// The last counts of writable layers, and containers' counters kept open.
 #[derive(Debug, Default, Clone)]
-pub(crate) struct StatsCache(Arc<Mutex<HashMap<String, Counted>>>);
+pub(crate) struct StatsCache {
+    layers: Arc<Mutex<HashMap<String, Counted>>>,
+    readers: Arc<Mutex<HashMap<String, Arc<Mutex<StatsReader>>>>>,
+}
 
 #[derive(Debug)]
 struct Counted {
@@ -65,12 +83,39 @@ struct Counted {
 
 impl StatsCache {
     pub(crate) fn forget(&self, container_id: &str) {
-        self.0.lock().remove(container_id);
+        self.layers.lock().remove(container_id);
+        self.close(container_id);
+    }
+
+    /// For a container that has ended.
+    pub(crate) fn close(&self, container_id: &str) {
+        self.readers.lock().remove(container_id);
+    }
+
+    fn read(&self, container_id: &str, group: &Group) -> Option<Usage> {
+        let reader = self.reader(container_id, group);
+        let usage = reader.lock().read();
+        if usage.is_none() {
+            self.close(container_id);
+        }
+        usage
+    }
+
+    fn reader(&self, container_id: &str, group: &Group) -> Arc<Mutex<StatsReader>> {
+        let mut readers = self.readers.lock();
+        if let Some(reader) = readers.get(container_id) {
+            return Arc::clone(reader);
+        }
+        let reader = Arc::new(Mutex::new(StatsReader::new(group)));
+        if readers.len() < most_readers() {
+            readers.insert(container_id.to_owned(), Arc::clone(&reader));
+        }
+        reader
     }
 
     /// The last count. A new one is begun in the background when it is old.
     fn usage(&self, container_id: &str, folder: PathBuf) -> Option<LayerUsage> {
-        let mut counts = self.0.lock();
+        let mut counts = self.layers.lock();
         let first = !counts.contains_key(container_id);
         let counted = counts
             .entry(container_id.to_owned())
@@ -85,7 +130,7 @@ impl StatsCache {
             let (cache, id) = (self.clone(), container_id.to_owned());
             tokio::task::spawn_blocking(move || {
                 let usage = count(&folder);
-                if let Some(counted) = cache.0.lock().get_mut(&id) {
+                if let Some(counted) = cache.layers.lock().get_mut(&id) {
                     *counted = Counted {
                         at: Instant::now(),
                         under_way: false,
@@ -117,6 +162,23 @@ impl Runtime {
         })
     }
 
+    /// The same in little, ten times as fast.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], also for one that does not run.
+    pub fn container_usage(&self, container: &Container) -> Result<ContainerUsage> {
+        let record = container.record();
+        let cgroup = self.stats.read(&record.id, &record.cgroup);
+        if container.state() != ContainerState::Running {
+            self.stats.close(&record.id);
+        }
+        let upper = self.config.writable(&record.id).join("upper");
+        Ok(ContainerUsage {
+            cgroup: cgroup.ok_or_else(|| Error::no_container(&record.id))?,
+            writable_layer: self.stats.usage(&record.id, upper),
+        })
+    }
+
     /// What a pod uses now.
     ///
     /// # Errors
@@ -136,11 +198,18 @@ impl Runtime {
             Vec::new()
         };
         Ok(PodStats {
+            group,
             cgroup,
             interfaces,
             timestamp_ns: ids::now(),
         })
     }
+}
+
+fn most_readers() -> usize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let limit = limit.and_then(|n| usize::try_from(n).ok());
+    limit.unwrap_or(usize::MAX) / 2 / READER_DESCRIPTORS
 }
 
 /// None when the folder can't be read. Files that vanish meanwhile are passed over.

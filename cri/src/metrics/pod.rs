@@ -10,8 +10,10 @@ use super::samples::{Labels, Samples};
 
 /// The samples of a ready pod: its network, and the sums of its containers.
 pub(crate) fn pod_metrics(record: &PodRecord, stats: &PodStats) -> Vec<Metric> {
+    let path = stats.group.path();
+    let path = path.to_string_lossy();
     let mut samples = Samples::new(&Labels {
-        id: &record.id,
+        id: &path,
         namespace: &record.config.namespace,
         pod: &record.config.name,
         ..Labels::default()
@@ -25,6 +27,10 @@ pub(crate) fn pod_metrics(record: &PodRecord, stats: &PodStats) -> Vec<Metric> {
     if let Some(memory) = &stats.cgroup.memory {
         samples.memory(memory);
     }
+    if let Some(psi) = stats.group.psi() {
+        samples.pressure(&psi);
+    }
+    samples.add(&metric::PROCESSES, &[], stats.group.process_count());
     samples.into_metrics()
 }
 

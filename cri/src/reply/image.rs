@@ -1,10 +1,12 @@
 //! Images, and the file systems they and containers are on.
 
+use std::collections::HashSet;
+
 use joey_image::Image;
 use joey_proto::cri;
 
-/// An image.
-pub(crate) fn image(image: &Image) -> cri::Image {
+/// An image. The kubelet must not collect one of `held`.
+pub(crate) fn image(image: &Image, held: &HashSet<String>) -> cri::Image {
     let (uid, username) = user(&image.config.user);
     cri::Image {
         id: image.id.clone(),
@@ -18,7 +20,7 @@ pub(crate) fn image(image: &Image) -> cri::Image {
             image: image.id.clone(),
             ..cri::ImageSpec::default()
         }),
-        pinned: image.pinned,
+        pinned: image.pinned || held.contains(&image.id),
     }
 }
 

@@ -1,11 +1,11 @@
 //! Stats of containers and pods.
 
-use joey_cgroup::{CpuStats, MemoryStats, Pressure, PressureTimes, Psi};
+use joey_cgroup::{MemoryStats, Pressure, PressureTimes, Psi};
 use joey_network::netns::InterfaceStats;
 use joey_proto::cri;
 use joey_proto::cri::UInt64Value;
 use joey_runtime::model::{ContainerRecord, PodRecord};
-use joey_runtime::{ContainerStats, LayerUsage, PodStats};
+use joey_runtime::{ContainerUsage, LayerUsage, PodStats};
 
 use super::{pod_attributes, unsorted};
 
@@ -25,14 +25,14 @@ pub(crate) fn container_attributes(record: &ContainerRecord) -> cri::ContainerAt
 /// A container's stats.
 pub(crate) fn container_stats(
     record: &ContainerRecord,
-    stats: &ContainerStats,
-    psi: Option<&Psi>,
+    stats: &ContainerUsage,
 ) -> cri::ContainerStats {
+    let psi = stats.cgroup.psi.as_ref();
     let at = timestamp(stats.cgroup.timestamp_ns);
     let memory = stats.cgroup.memory.as_ref();
     cri::ContainerStats {
         attributes: Some(container_attributes(record)),
-        cpu: stats.cgroup.cpu.as_ref().map(|usage| cpu(usage, at, psi)),
+        cpu: stats.cgroup.cpu_usage_ns.map(|usage| cpu(usage, at, psi)),
         memory: memory.map(|usage| memory_usage(usage, at, psi)),
         writable_layer: stats.writable_layer.as_ref().map(layer),
         swap: memory.and_then(|usage| swap(usage, at)),
@@ -56,7 +56,11 @@ pub(crate) fn pod_stats(
     cri::PodSandboxStats {
         attributes: Some(pod_attributes(record)),
         linux: Some(cri::LinuxPodSandboxStats {
-            cpu: stats.cgroup.cpu.as_ref().map(|usage| cpu(usage, at, psi)),
+            cpu: stats
+                .cgroup
+                .cpu
+                .as_ref()
+                .map(|usage| cpu(usage.usage_ns, at, psi)),
             memory: stats
                 .cgroup
                 .memory
@@ -87,10 +91,10 @@ fn timestamp(ns: u64) -> i64 {
 }
 
 /// No rate: one reading says nothing about it.
-fn cpu(usage: &CpuStats, at: i64, psi: Option<&Psi>) -> cri::CpuUsage {
+fn cpu(usage_ns: u64, at: i64, psi: Option<&Psi>) -> cri::CpuUsage {
     cri::CpuUsage {
         timestamp: at,
-        usage_core_nano_seconds: value(usage.usage_ns),
+        usage_core_nano_seconds: value(usage_ns),
         usage_nano_cores: None,
         psi: psi.and_then(|psi| psi.cpu.as_ref()).map(pressure),
     }
@@ -210,14 +214,7 @@ mod tests {
 
     #[test]
     fn processor_time_is_not_made_a_rate() {
-        let usage = cpu(
-            &CpuStats {
-                usage_ns: 5,
-                ..Default::default()
-            },
-            7,
-            Some(&psi()),
-        );
+        let usage = cpu(5, 7, Some(&psi()));
         assert_eq!(
             (usage.timestamp, usage.usage_core_nano_seconds),
             (7, value(5))

@@ -14,8 +14,8 @@ use super::lane::Place;
 /// The header of a call's operation id.
 pub const OPERATION: HeaderName = HeaderName::from_static("joey-operation");
 const MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
-/// What precedes an operation's id in an error's text; gRPC leaves these bytes as they are.
-const NAMED: &[u8] = b"(operation ";
+/// What precedes an operation's id in an error's text; the space that follows is percent-encoded.
+const NAMED: &[u8] = b"(operation";
 const STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
 /// A call's response.

@@ -93,7 +93,7 @@ impl Runtime {
         let (container, shim) = self.running(id, "reopening the log")?;
         shim.reopen_log(container.id())
             .await
-            .map_err(|e| Error::step("reopen the log", e))
+            .map_err(|e| Error::step(format!("reopen the log of container {}", container.id()), e))
     }
 
     fn running(

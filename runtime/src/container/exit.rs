@@ -47,6 +47,7 @@ impl Runtime {
         if !container.end(exit) {
             return;
         }
+        self.stats.close(container.id());
         if let Err(error) = container.save(&self.container_records) {
             // The shim's exit record tells it again at the next start.
             tracing::warn!(container = container.id(), error = %error.chain(), "an end is not recorded");

@@ -217,14 +217,7 @@ impl Group {
     /// Pressure stall information, where the kernel has it and the processes are in a v2 tree.
     #[must_use]
     pub fn psi(&self) -> Option<Psi> {
-        let dir = self.unified_dir()?;
-        let of = |name: &str| parse::pressure(&files::read(&dir.join(name)).ok()?);
-        let psi = Psi {
-            cpu: of("cpu.pressure"),
-            memory: of("memory.pressure"),
-            io: of("io.pressure"),
-        };
-        (psi != Psi::default()).then_some(psi)
+        psi(&mut Fresh::new(self))
     }
 
     /// Processes killed for memory in the group and beneath it; 0 when it is gone.
@@ -252,6 +245,19 @@ impl Group {
     }
 }
 
+fn psi(source: &mut impl Source) -> Option<Psi> {
+    let mut of = |name| {
+        let text = source.text(source::PRESSURE, name)?;
+        parse::pressure(std::str::from_utf8(text).ok()?)
+    };
+    let psi = Psi {
+        cpu: of("cpu.pressure"),
+        memory: of("memory.pressure"),
+        io: of("io.pressure"),
+    };
+    (psi != Psi::default()).then_some(psi)
+}
+
 fn memory(source: &mut impl Source, is_v2: bool) -> Option<MemoryStats> {
     if is_v2 {
         v2::memory(source)
@@ -261,7 +267,7 @@ fn memory(source: &mut impl Source, is_v2: bool) -> Option<MemoryStats> {
 }
 
 /// Reads the same group again and again, with its files kept open: about a tenth of the cost of
-/// [`Group::stats`], and at most seven descriptors. They do not keep the group from being removed.
+/// [`Group::stats`], and at most ten descriptors. They do not keep the group from being removed.
 #[derive(Debug)]
 pub struct StatsReader {
     source: Kept,
@@ -279,6 +285,8 @@ pub struct Usage {
     pub memory: Option<MemoryStats>,
     /// Threads.
     pub threads: Option<u64>,
+    /// As [`Group::psi`] tells it.
+    pub psi: Option<Psi>,
 }
 
 impl StatsReader {
@@ -303,6 +311,7 @@ impl StatsReader {
             },
             memory: memory(source, self.is_v2),
             threads: source.number("pids", "pids.current"),
+            psi: psi(source),
         };
         let found = usage.cpu_usage_ns.is_some() || usage.memory.is_some();
         found.then_some(usage)

@@ -18,7 +18,13 @@ pub(super) trait Source {
     }
 }
 
+/// Stands for a controller: pressure is told in the v2 tree alone.
+pub(super) const PRESSURE: &str = "pressure";
+
 fn path_of(group: &Group, controller: &str, name: &str) -> Option<PathBuf> {
+    if controller == PRESSURE {
+        return Some(group.unified_dir()?.join(name));
+    }
     let dir = match group.v2_dir() {
         Some(dir) => dir,
         None => group.v1_dir(controller)?,
