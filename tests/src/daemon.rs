@@ -27,6 +27,7 @@ impl Daemon {
             .tempdir_in("/run")
             .unwrap();
         std::fs::write(folder.path().join("config.toml"), toml).unwrap();
+        own_groups(folder.path());
         let process = spawn(folder.path());
         let mut daemon = Self { process, folder };
         daemon.ready().await;
@@ -71,6 +72,11 @@ impl Daemon {
     /// SIGKILL and a new start on the same folders.
     pub async fn kill_and_restart(&mut self) {
         self.kill();
+        self.restart().await;
+    }
+
+    /// A new start after [`Daemon::kill`].
+    pub async fn restart(&mut self) {
         self.process = spawn(self.folder.path());
         self.ready().await;
     }
@@ -128,6 +134,19 @@ pub fn binary(name: &str) -> PathBuf {
     let folder =
         std::env::var_os("JOEY_BIN").expect("JOEY_BIN: the folder of joeyd, joey, joey-shim");
     PathBuf::from(folder).join(name)
+}
+
+/// Gives the daemon a cgroup parent of its own, so that the leak check sees no other's groups.
+/// systemd's slices need no other name: there is one test at a time in a machine with systemd.
+fn own_groups(folder: &Path) {
+    if Path::new("/run/systemd/system").exists() {
+        return;
+    }
+    let name = folder.file_name().unwrap().to_string_lossy();
+    let extra = folder.join("conf.d");
+    std::fs::create_dir(&extra).unwrap();
+    let text = format!("[cgroup]\ndefault_parent = \"/{name}\"\n");
+    std::fs::write(extra.join("groups.toml"), text).unwrap();
 }
 
 fn spawn(folder: &Path) -> Child {

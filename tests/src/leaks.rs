@@ -33,7 +33,7 @@ impl Footprint {
                 .collect(),
             namespaces: names(Path::new("/run/netns")),
             links: names(Path::new("/sys/class/net")),
-            cgroups: cgroups(),
+            cgroups: cgroups(daemon),
             host_ports: nft_elements(),
             run_files: names(&daemon.state().join("pods")),
             records: ["pods", "containers", "writable"]
@@ -86,8 +86,11 @@ pub(crate) fn shims(state: &Path) -> Vec<i32> {
     found
 }
 
-/// Groups with a pod's or container's 64-digit id in their names.
-fn cgroups() -> BTreeSet<String> {
+/// Groups with a pod's or container's 64-digit id in their names; beneath the daemon's own parent,
+/// where it has one.
+fn cgroups(daemon: &Daemon) -> BTreeSet<String> {
+    let own = daemon.folder().join("conf.d").exists();
+    let name = daemon.folder().file_name().unwrap().to_string_lossy();
     let mut found = BTreeSet::new();
     let mut folders = vec![Path::new("/sys/fs/cgroup").to_owned()];
     while let Some(folder) = folders.pop() {
@@ -95,10 +98,15 @@ fn cgroups() -> BTreeSet<String> {
             if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
                 continue;
             }
-            let name = entry.file_name().to_string_lossy().into_owned();
-            let digits = name.chars().filter(char::is_ascii_hexdigit).count();
-            if digits >= 64 {
-                found.insert(entry.path().to_string_lossy().into_owned());
+            let path = entry.path().to_string_lossy().into_owned();
+            let digits = entry
+                .file_name()
+                .to_string_lossy()
+                .chars()
+                .filter(char::is_ascii_hexdigit)
+                .count();
+            if digits >= 64 && (!own || path.contains(&*name)) {
+                found.insert(path);
             }
             folders.push(entry.path());
         }

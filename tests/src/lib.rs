@@ -9,12 +9,14 @@ mod daemon;
 mod image;
 mod leaks;
 mod registry;
+mod stand;
 
 pub use client::{Client, container_spec, pod_config};
 pub use daemon::{Daemon, binary};
 pub use image::{ImageBuilder, busybox};
 pub use leaks::Footprint;
-pub use registry::Registry;
+pub use registry::{CREDENTIALS, Registry};
+pub use stand::Stand;
 
 use std::time::{Duration, Instant};
 
