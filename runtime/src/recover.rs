@@ -78,8 +78,8 @@ impl Runtime {
             PodState::Ready => self.take_up(pod).await,
             PodState::Starting => {
                 if self.torn_down(pod).await {
-                    drop(std::fs::remove_dir_all(self.config.pod_folder(pod.id())));
-                    if let Err(error) = self.pod_records.remove(pod.id()) {
+                    let removed = self.remove_pod_folder(pod.id());
+                    if let Err(error) = removed.and_then(|()| self.pod_records.remove(pod.id())) {
                         tracing::warn!(pod = pod.id(), error = %error.chain(), "a record stays behind");
                     }
                     self.forget_pod(pod.id());

@@ -29,16 +29,21 @@ impl Runtime {
         for container in pod.containers() {
             self.remove_container(container.id()).await?;
         }
-        let folder = self.config.pod_folder(pod.id());
-        match std::fs::remove_dir_all(&folder) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(Error::file("remove", folder, error));
-            }
-            _ => {}
-        }
+        self.remove_pod_folder(pod.id())?;
         self.pod_records.remove(pod.id())?;
         self.forget_pod(pod.id());
         self.announce(pod, pod.id(), EventKind::Deleted);
         Ok(())
+    }
+
+    /// Takes away a pod's run folder; an absent one is fine.
+    pub(crate) fn remove_pod_folder(&self, id: &str) -> Result<()> {
+        let folder = self.config.pod_folder(id);
+        match std::fs::remove_dir_all(&folder) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(Error::file("remove", folder, error))
+            }
+            _ => Ok(()),
+        }
     }
 }

@@ -100,6 +100,7 @@ impl Runtime {
                 pod.change(|record| record.state = PodState::NotReady);
                 self.add_pod(pod);
             } else {
+                self.remove_pod_folder(pod.id())?;
                 self.pod_records.remove(pod.id())?;
             }
             return Err(error);
