@@ -6,6 +6,7 @@
 #   guest_crictl ARGS...        crictl against it
 #   guest_daemon_pid            its process
 #   guest_warm_up               one pod and container through their whole life, then all removed
+#   guest_state                 its log, processes, groups and mounts, into $OUT
 #   guest_clean                 removes all pods, containers and images
 
 JOB=$PWD
@@ -119,12 +120,22 @@ guest_journal() { # LINES
     journalctl --no-pager --output cat --unit "$UNIT" --lines "$1"
 }
 
+guest_state() {
+    guest_journal 100000 >"$OUT/runtime.log" 2>&1
+    dmesg >"$OUT/dmesg.log" 2>&1
+    ps axfo pid,ppid,stat,wchan:20,cgroup:80,args >"$OUT/processes.log" 2>&1
+    systemd-cgls --all --full >"$OUT/cgroups.log" 2>&1
+    cp /proc/self/mountinfo "$OUT/mounts.log"
+}
+
 guest_warm_up() {
     local dir=/run/test-warm-up
     mkdir -p $dir
+    # critest's parent, too; left to be started by a runtime, it would look like a leak.
+    systemctl start test.slice
     cat >$dir/pod.json <<'JSON'
 {"metadata": {"name": "warm-up", "uid": "warm-up", "namespace": "default", "attempt": 0},
- "log_directory": "", "linux": {"cgroup_parent": "system.slice"}}
+ "log_directory": "", "linux": {"cgroup_parent": "test.slice"}}
 JSON
     cat >$dir/container.json <<JSON
 {"metadata": {"name": "warm-up", "attempt": 0}, "linux": {}, "command": ["sleep", "600"],
@@ -135,7 +146,7 @@ JSON
 }
 
 guest_clean() {
-    guest_crictl rmp --all --force >/dev/null 2>&1
-    guest_crictl rmi --all >/dev/null 2>&1
-    true
+    # crictl fails with nothing to remove.
+    [ -z "$(guest_crictl pods --quiet)" ] || guest_crictl rmp --all --force || return 1
+    [ -z "$(guest_crictl images --quiet)" ] || guest_crictl rmi --all
 }
