@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use joey_proto::cri::{ExecSyncRequest, ExecSyncResponse};
 
+use crate::operation::detached;
 use crate::service::Service;
 use crate::status::{Result, invalid};
 
@@ -16,10 +17,14 @@ pub(crate) async fn serve(service: &Service, request: ExecSyncRequest) -> Result
     let seconds = u64::try_from(request.timeout)
         .map_err(|_| invalid(format!("timeout {} is negative", request.timeout)))?;
     let timeout = (seconds > 0).then(|| Duration::from_secs(seconds));
-    let output = service
-        .runtime
-        .exec_sync(container.id(), request.cmd, timeout)
-        .await?;
+    let runtime = service.runtime.clone();
+    // A client that goes away leaves the timeout in force.
+    let output = detached(async move {
+        Ok(runtime
+            .exec_sync(container.id(), request.cmd, timeout)
+            .await?)
+    })
+    .await?;
     Ok(ExecSyncResponse {
         stdout: output.stdout,
         stderr: output.stderr,

@@ -96,7 +96,13 @@ def unpack(cache, packages):
         return root
     run("rm", "-rf", folder)
     root.mkdir(parents=True)
-    run("apt-get", "-o", "APT::Sandbox::User=root", "download", *packages, cwd=folder)
+    get = ("apt-get", "-o", "APT::Sandbox::User=root", "download", *packages)
+    try:
+        run(*get, cwd=folder)
+    except RuntimeError:
+        # The package lists are absent or older than the archive.
+        run("apt-get", "update")
+        run(*get, cwd=folder)
     for package in sorted(folder.glob("*.deb")):
         run("dpkg-deb", "--extract", package, root)
     (folder / "done").touch()

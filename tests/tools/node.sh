@@ -38,6 +38,9 @@ node_start() {
     # The root of a user namespace must be able to pass through.
     chmod 711 "$NODE_DIR"
 
+    # The namespace has no way out: what images are made from is fetched before.
+    "$TESTS/images/images" build
+
     # `/` is shared, as systemd has it, but only within this mount namespace.
     unshare --net --ipc --mount --propagation private -- \
         setsid sh -c 'mount --make-rshared / && echo ready && exec sleep infinity' \
@@ -74,6 +77,7 @@ config_path = "$NODE_DIR/certs.d"
 mode = "builtin"
 
 [cgroup]
+driver = "cgroupfs"
 default_parent = "/${NODE_DIR##*/}"
 EOF
     NODE_RUNTIME_CMD=("$JOEY_BIN/joeyd" --config "$NODE_DIR/config.toml"

@@ -33,7 +33,7 @@ fn client() -> Option<&'static Path> {
         .get_or_init(|| {
             let out = Path::new(env!("CARGO_TARGET_TMPDIR")).join("streaming-interop");
             let built = std::process::Command::new("go")
-                .args(["build", "-o"])
+                .args(["build", "-buildvcs=false", "-o"])
                 .arg(&out)
                 .arg(".")
                 .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop"))

@@ -27,6 +27,8 @@ impl Lane {
         match path.rsplit('/').next().unwrap_or_default() {
             "PullImage" => Self::Pulls,
             "ExecSync" => Self::Execs,
+            // They last as long as a container's grace.
+            "StopContainer" | "StopPodSandbox" => Self::Streams,
             "GetContainerEvents" | "Logs" | "Exec" | "Attach" | "WaitContainer"
                 if path.starts_with("/joey.") || path.ends_with("GetContainerEvents") =>
             {

@@ -12,7 +12,6 @@ use crate::manifest::{self, Descriptor, Document, ImageConfigFile, Manifest, Man
 use crate::reference::{Reference, Target};
 use crate::registry::{Fetched, Session};
 use crate::store::core::Core;
-use crate::store::objects::Key;
 
 /// Indexes within indexes.
 const MAX_DEPTH: usize = 3;
@@ -92,17 +91,18 @@ async fn top_document(
     reference: &Reference,
 ) -> Result<Fetched, PullError> {
     // A HEAD pays only where it may save the GET; it is not counted by rate limits.
+    let named = |name: &Reference| core.catalog.lock().id_of_name(&name.to_string()).is_some();
+    // A registry's word for a digest is no proof that it has the content: only what this very
+    // repository gave before is taken from here, or any registry could name another's private image.
+    let given_before = |digest| named(&reference.with_digest(digest));
     let known = match reference.target() {
-        Target::Tag(_) => core
-            .catalog
-            .lock()
-            .id_of_name(&reference.to_string())
-            .is_some(),
-        Target::Digest(digest) => core.objects.present(Key::Blob(*digest)).is_some(),
+        Target::Tag(_) => named(reference),
+        Target::Digest(digest) => given_before(*digest),
     };
     if known
         && let Some(digest) = session.head().await?
         && match_target(reference.target(), digest)
+        && given_before(digest)
         && let Some(bytes) = core.local_blob(digest).await
     {
         return Ok(Fetched {

@@ -101,7 +101,13 @@ impl Registries {
                 || (registry == "docker.io" && name == "registry-1.docker.io")
                 || registry.strip_suffix(":443") == Some(&name)
                 || registry.strip_suffix(":80") == Some(&name);
+            // A mirror gets what the registry would, but never in the clear.
+            let clear = config.base.scheme() == "http"
+                && !hosts::is_loopback(config.base.host_str().unwrap_or_default());
             let secret = match credentials {
+                Some(given) if !own && clear && given.server_address.is_empty() => {
+                    Secret::Anonymous
+                }
                 Some(credentials) => credentials.secret_for(if own { registry } else { &name })?,
                 None => Secret::Anonymous,
             };

@@ -100,7 +100,9 @@ impl Endpoint {
             if status.is_success() {
                 return Ok(response);
             }
-            if status != StatusCode::UNAUTHORIZED || round >= MAX_CHALLENGES {
+            // Another origin's challenge is not the registry's: our secrets are none of its business.
+            let foreign = response.url().origin() != url.origin();
+            if status != StatusCode::UNAUTHORIZED || foreign || round >= MAX_CHALLENGES {
                 return Err(refusal(&name, response, limits).await);
             }
             let challenges = challenge::challenges(response.headers());

@@ -12,6 +12,7 @@ use tokio::net::unix::pipe::Receiver;
 use tokio::sync::broadcast;
 use tokio::time::Instant;
 
+use super::stop::LONGEST_GRACE;
 use crate::error::{Error, Result};
 use crate::model::ContainerState;
 use crate::oci;
@@ -187,7 +188,12 @@ impl Runtime {
         match timeout {
             None => finish(&mut session).await,
             Some(limit) => {
-                match tokio::time::timeout_at(started + limit, finish(&mut session)).await {
+                match tokio::time::timeout_at(
+                    started + limit.min(LONGEST_GRACE),
+                    finish(&mut session),
+                )
+                .await
+                {
                     Ok(finished) => finished,
                     Err(_) => {
                         session.kill().await?;

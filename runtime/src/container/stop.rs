@@ -16,6 +16,8 @@ use crate::runtime::Runtime;
 
 /// From SIGKILL to the recorded end; a process in the kernel may take that long.
 const KILL_GRACE: Duration = Duration::from_secs(10);
+/// Kubernetes does not bound a grace; the clock does.
+pub(super) const LONGEST_GRACE: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 /// 128 + SIGKILL.
 const KILLED_CODE: i32 = 137;
 /// From the end of a process to its shim's word of it.
@@ -31,7 +33,7 @@ impl Runtime {
         let Ok(container) = self.container(id) else {
             return Ok(());
         };
-        let deadline = Instant::now() + grace;
+        let deadline = Instant::now() + grace.min(LONGEST_GRACE);
         container.stop_deadline.send_modify(|current| {
             *current = Some(current.map_or(deadline, |current| current.min(deadline)));
         });
