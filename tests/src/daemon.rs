@@ -87,6 +87,19 @@ impl Daemon {
         self.process.wait().unwrap();
     }
 
+    /// SIGTERM and the daemon's end.
+    pub fn terminate(&mut self) -> std::process::ExitStatus {
+        let pid = rustix::process::Pid::from_child(&self.process);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        self.process.wait().unwrap()
+    }
+
+    /// SIGHUP.
+    pub fn reload(&self) {
+        let pid = rustix::process::Pid::from_child(&self.process);
+        rustix::process::kill_process(pid, rustix::process::Signal::HUP).unwrap();
+    }
+
     /// What it logged.
     #[must_use]
     pub fn log(&self) -> String {

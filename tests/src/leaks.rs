@@ -32,7 +32,7 @@ impl Footprint {
                 .map(str::to_owned)
                 .collect(),
             namespaces: names(Path::new("/run/netns")),
-            links: names(Path::new("/sys/class/net")),
+            links: links(),
             cgroups: cgroups(daemon),
             host_ports: nft_elements(),
             run_files: names(&daemon.state().join("pods")),
@@ -64,6 +64,17 @@ fn names(folder: &Path) -> BTreeSet<String> {
         .flatten()
         .flatten()
         .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect()
+}
+
+/// Interfaces of this process's network namespace: `/sys` may show another one's.
+fn links() -> BTreeSet<String> {
+    std::fs::read_to_string("/proc/self/net/dev")
+        .unwrap()
+        .lines()
+        .filter_map(|line| line.split_once(':'))
+        .map(|(name, _)| name.trim().to_owned())
+        .filter(|name| name != "joey0")
         .collect()
 }
 
