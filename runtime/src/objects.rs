@@ -18,8 +18,9 @@ pub struct Pod {
     record: RwLock<Arc<PodRecord>>,
     containers: Mutex<BTreeMap<String, Arc<Container>>>,
     shim: RwLock<Option<Arc<Shim>>>,
-    /// Held while the record is written: an older one never replaces a newer one.
-    saving: Mutex<()>,
+    /// Held while the record is written, so that an older one never replaces a newer one; true once
+    /// the record is erased for good.
+    erased: Mutex<bool>,
     /// Held by operations that change the pod: a stop never overtakes a create.
     pub(crate) changing: tokio::sync::RwLock<()>,
 }
@@ -31,7 +32,7 @@ impl Pod {
             record: RwLock::new(Arc::new(record)),
             containers: Mutex::default(),
             shim: RwLock::default(),
-            saving: Mutex::default(),
+            erased: Mutex::default(),
             changing: tokio::sync::RwLock::default(),
         }
     }
@@ -62,8 +63,19 @@ impl Pod {
 
     /// Writes the record as it is now.
     pub(crate) fn save(&self, store: &RecordStore) -> Result<()> {
-        let _saving = self.saving.lock();
+        let erased = self.erased.lock();
+        if *erased {
+            return Ok(());
+        }
         store.save(&self.id, &*self.record())
+    }
+
+    /// Deletes the record; a save that comes late does not bring it back.
+    pub(crate) fn erase(&self, store: &RecordStore) -> Result<()> {
+        let mut erased = self.erased.lock();
+        store.remove(&self.id)?;
+        *erased = true;
+        Ok(())
     }
 
     pub(crate) fn add(&self, container: Arc<Container>) {
@@ -90,8 +102,9 @@ impl Pod {
 pub struct Container {
     id: String,
     record: RwLock<Arc<ContainerRecord>>,
-    /// Held while the record is written: an older one never replaces a newer one.
-    saving: Mutex<()>,
+    /// Held while the record is written, so that an older one never replaces a newer one; true once
+    /// the record is erased for good.
+    erased: Mutex<bool>,
     /// Held by operations that change the container.
     pub(crate) changing: tokio::sync::Mutex<()>,
     ended: watch::Sender<Option<Exit>>,
@@ -105,7 +118,7 @@ impl Container {
             id: record.id.clone(),
             ended: watch::Sender::new(record.exit.clone()),
             record: RwLock::new(Arc::new(record)),
-            saving: Mutex::default(),
+            erased: Mutex::default(),
             changing: tokio::sync::Mutex::default(),
             stop_deadline: watch::Sender::new(None),
         }
@@ -137,8 +150,19 @@ impl Container {
 
     /// Writes the record as it is now.
     pub(crate) fn save(&self, store: &RecordStore) -> Result<()> {
-        let _saving = self.saving.lock();
+        let erased = self.erased.lock();
+        if *erased {
+            return Ok(());
+        }
         store.save(&self.id, &*self.record())
+    }
+
+    /// Deletes the record; a save that comes late does not bring it back.
+    pub(crate) fn erase(&self, store: &RecordStore) -> Result<()> {
+        let mut erased = self.erased.lock();
+        store.remove(&self.id)?;
+        *erased = true;
+        Ok(())
     }
 
     /// Records the end and wakes who waits for it; false when one was recorded before.

@@ -3,7 +3,9 @@
 //! CRI records are not fsynced one by one: a pod dies with the power anyway and its start path
 //! should not wait for the disk. A background task flushes the file system within a second.
 
+use std::fs::Permissions;
 use std::io::Write;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -44,6 +46,9 @@ impl RecordStore {
         let quarantine = root.join("quarantine");
         for path in [&folder, &quarantine] {
             std::fs::create_dir_all(path).map_err(|e| Error::file("create", path, e))?;
+            // Records hold environments, and so secrets.
+            std::fs::set_permissions(path, Permissions::from_mode(0o700))
+                .map_err(|e| Error::file("set the mode of", path, e))?;
         }
         Ok(Self {
             folder,
@@ -62,7 +67,12 @@ impl RecordStore {
         let temporary = self.folder.join(format!(".{id}.tmp"));
         let bytes = serde_json::to_vec(record)
             .map_err(|e| Error::step(format!("encode record {}", path.display()), e))?;
-        let written = std::fs::File::create(&temporary)
+        let written = std::fs::File::options()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&temporary)
             .and_then(|mut file| file.write_all(&bytes))
             .and_then(|()| std::fs::rename(&temporary, &path));
         if let Err(error) = written {
@@ -104,25 +114,30 @@ impl RecordStore {
             };
             match read_record(&path) {
                 Ok(record) => records.push(record),
-                Err(why) => bad.push(self.set_aside(&path, id, why)?),
+                Err(why) => bad.push(self.set_aside(&path, id, why)),
             }
         }
         Ok((records, bad))
     }
 
-    fn set_aside(&self, path: &Path, id: &str, why: String) -> Result<BadRecord> {
+    /// Moves a bad record away; where that fails it stays, and is named again at the next start.
+    fn set_aside(&self, path: &Path, id: &str, why: String) -> BadRecord {
         let kind = self
             .folder
             .file_name()
             .unwrap_or_default()
             .to_string_lossy();
-        let moved_to = self.quarantine.join(format!("{kind}-{id}.json"));
-        std::fs::rename(path, &moved_to).map_err(|e| Error::file("quarantine", path, e))?;
-        Ok(BadRecord {
+        let quarantined = self.quarantine.join(format!("{kind}-{id}.json"));
+        let moved = std::fs::rename(path, &quarantined);
+        BadRecord {
             id: id.to_owned(),
-            moved_to,
+            moved_to: if moved.is_ok() {
+                quarantined
+            } else {
+                path.to_owned()
+            },
             why,
-        })
+        }
     }
 
     /// Flushes what was written since the last flush, for as long as it is polled.

@@ -4,7 +4,7 @@
 //! living pod goes on. After a reboot pods are not ready and their containers ended; the records
 //! stay until they are removed, or the kubelet would run a finished pod twice.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -13,6 +13,7 @@ use joey_proto::shim;
 use joey_shim_client::Shim;
 
 use crate::config::netns_path;
+use crate::container::kill_group;
 use crate::error::{Error, Result};
 use crate::ids;
 use crate::model::{Cause, ContainerRecord, ContainerState, Exit, PodRecord, PodState};
@@ -59,8 +60,8 @@ impl Runtime {
 
     /// A container whose pod's record is lost must not run unseen.
     async fn end_orphan(&self, record: ContainerRecord) {
-        if let Err(error) = record.cgroup.kill_all() {
-            tracing::warn!(container = record.id, %error, "processes may stay behind");
+        if let Err(error) = kill_group(&record.cgroup).await {
+            tracing::warn!(container = record.id, error = %error.chain(), "processes may stay behind");
         }
         if let Err(error) = record.cgroup.remove().await {
             tracing::warn!(container = record.id, %error, "a cgroup stays behind");
@@ -79,7 +80,7 @@ impl Runtime {
             PodState::Starting => {
                 if self.torn_down(pod).await {
                     let removed = self.remove_pod_folder(pod.id());
-                    if let Err(error) = removed.and_then(|()| self.pod_records.remove(pod.id())) {
+                    if let Err(error) = removed.and_then(|()| pod.erase(&self.pod_records)) {
                         tracing::warn!(pod = pod.id(), error = %error.chain(), "a record stays behind");
                     }
                     self.forget_pod(pod.id());
@@ -144,6 +145,40 @@ impl Runtime {
         self.watch(pod, &shim);
         if !self.reconcile(pod, &shim).await {
             self.pod_lost(pod, "the pod's shim does not answer").await;
+            return;
+        }
+        self.end_unknown(pod, &shim).await;
+        self.end_if_lost(pod);
+    }
+
+    /// A container whose record is lost must not run unseen: the kubelet starts another.
+    async fn end_unknown(&self, pod: &Pod, shim: &Shim) {
+        let Ok(state) = shim.state().await else {
+            return;
+        };
+        let record = pod.record();
+        let parent = self.cgroup_parent(&record.config.cgroup_parent, pod.id());
+        let known: HashSet<String> = pod
+            .containers()
+            .iter()
+            .map(|container| container.id().to_owned())
+            .collect();
+        for told in state.containers {
+            let id = &told.container_id;
+            if known.contains(id) {
+                continue;
+            }
+            tracing::warn!(container = id, "a container without a record is ended");
+            let group = self.cgroups.open(&parent, id);
+            if let Err(error) = kill_group(&group).await {
+                tracing::warn!(container = id, error = %error.chain(), "processes may stay behind");
+            }
+            if let Err(error) = group.remove().await {
+                tracing::warn!(container = id, %error, "a cgroup stays behind");
+            }
+            if let Err(error) = shim.delete(id).await {
+                tracing::warn!(container = id, %error, "the shim keeps an ended container");
+            }
         }
     }
 

@@ -1,6 +1,8 @@
 //! The runtime: its objects and what serves them all.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -77,8 +79,16 @@ impl Runtime {
     /// When a folder, the shim's binary, the cgroups or the network can't be used; never for a bad
     /// record.
     pub async fn open(config: Config, images: Arc<ImageStore>) -> Result<Arc<Self>> {
-        for folder in [config.state.join("pods"), config.root.join("writable")] {
-            std::fs::create_dir_all(&folder).map_err(|e| Error::file("create", folder, e))?;
+        let folders = [
+            config.state.join("pods"),
+            config.root.join("writable"),
+            config.root.join("trash"),
+        ];
+        for folder in folders {
+            std::fs::create_dir_all(&folder).map_err(|e| Error::file("create", &folder, e))?;
+            // Containers' set-user-id programs are not for the node's users (CVE-2021-41103).
+            std::fs::set_permissions(&folder, Permissions::from_mode(0o711))
+                .map_err(|e| Error::file("set the mode of", &folder, e))?;
         }
         let cgroups =
             Cgroups::detect(config.cgroup_driver).map_err(|e| Error::step("use the cgroups", e))?;

@@ -270,6 +270,11 @@ pub enum Source {
     Shm,
 }
 
+fn is_folder(fd: BorrowedFd<'_>) -> Result<bool> {
+    let mode = rustix::fs::fstat(fd).step("look at the sub path")?.st_mode;
+    Ok(rustix::fs::FileType::from_raw_mode(mode).is_dir())
+}
+
 fn open_volume(bind: &Bind, pod: &Pod) -> Result<Source> {
     if bind.pod_shm {
         return Ok(Source::Shm);
@@ -285,6 +290,11 @@ fn open_volume(bind: &Bind, pod: &Pod) -> Result<Source> {
         clone_tree(CWD, &bind.source, bind.recursive)?
     } else {
         let beneath = open_beneath(open_dir(&bind.source)?.as_fd(), &bind.sub_path)?;
+        // An image's sub path is a folder; a volume's may be a file.
+        if !bind.error_prefix.is_empty() && !is_folder(beneath.as_fd())? {
+            let message = format!("the sub path {} is not a directory", bind.sub_path);
+            return Err(Failure::with_errno(libc::ENOTDIR, message));
+        }
         clone_tree(beneath.as_fd(), "", bind.recursive)?
     };
     if let Some(user) = id_map(bind, pod)? {

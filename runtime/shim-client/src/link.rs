@@ -82,6 +82,14 @@ impl Link {
     }
 
     /// Sends a request; `None` when the connection is lost. Safe to cancel.
+    /// The connection ended; its event may have been sent already.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.pending
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .is_none()
+    }
+
     pub(crate) async fn call(&self, call: Call, fds: Vec<OwnedFd>) -> Option<Answer> {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let (answer, answered) = oneshot::channel();

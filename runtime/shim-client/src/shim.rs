@@ -11,7 +11,7 @@ use joey_proto::shim::{
     Attach, CloseStdin, Delete, Exec, ExecReply, Hello, HelloReply, Kill, Namespaces, ReopenLog,
     Resize, Shutdown, Start, StartPod, StartReply, State, StateReply, reply, request::Call,
 };
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::net::UnixStream;
@@ -123,7 +123,14 @@ impl Shim {
         let reaped = pidfd.try_clone().map_err(error)?;
         tokio::spawn(reap(child, reaped));
         let stream = UnixStream::from_std(ours).map_err(error)?;
-        Self::greet(stream, pidfd).await
+        let doomed = pidfd.try_clone().map_err(error)?;
+        let greeted = Self::greet(stream, pidfd).await;
+        if greeted.is_err()
+            && let Err(error) = pidfd_send_signal(&doomed, Signal::KILL)
+        {
+            tracing::warn!(%error, "a shim that does not answer can't be killed");
+        }
+        greeted
     }
 
     /// Finds the shim of a pod again, after this process's restart.
@@ -195,6 +202,13 @@ impl Shim {
     #[must_use]
     pub fn events(&self) -> broadcast::Receiver<ShimEvent> {
         self.link.events()
+    }
+
+    /// The connection has ended. To be asked after [`events`](Self::events): what was lost before
+    /// sends no event.
+    #[must_use]
+    pub fn is_lost(&self) -> bool {
+        self.link.is_lost()
     }
 
     /// Makes the pod's namespaces.

@@ -9,7 +9,7 @@ use joey_shim_client::{ExecStreams, Shim, ShimError, ShimEvent};
 use rustix::pipe::{PipeFlags, pipe_with};
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe::Receiver;
-use tokio::sync::broadcast;
+use tokio::sync::broadcast::{self, error::RecvError};
 use tokio::time::Instant;
 
 use super::stop::LONGEST_GRACE;
@@ -20,6 +20,8 @@ use crate::runtime::Runtime;
 
 /// Of a synchronous exec's output: the whole response stays under gRPC's 16 MiB.
 const MAX_OUTPUT_BYTES: usize = (16 << 20) - (64 << 10);
+/// A pipe holds no more; what follows comes from a process that was left behind.
+const MAX_PIPE_BYTES: usize = 1 << 20;
 /// How long a killed exec may take to be reaped.
 const KILL_GRACE: Duration = Duration::from_secs(5);
 const SIGKILL: u32 = 9;
@@ -74,11 +76,11 @@ impl ExecSession {
                 Ok(ShimEvent::ExecExit(exit)) if exit.exec_id == self.exec_id => {
                     return Ok(exit.code);
                 }
-                Ok(ShimEvent::Lost) | Err(_) => {
+                Ok(ShimEvent::Lost) | Err(RecvError::Closed) => {
                     let lost = ShimError::Lost { verb: "Exec" };
                     return Err(Error::step("wait for the command", lost));
                 }
-                Ok(_) => {}
+                Ok(_) | Err(RecvError::Lagged(_)) => {}
             }
         }
     }
@@ -196,7 +198,9 @@ impl Runtime {
                 {
                     Ok(finished) => finished,
                     Err(_) => {
-                        session.kill().await?;
+                        if let Err(error) = session.kill().await {
+                            tracing::warn!(error = %error.chain(), "a late command runs on");
+                        }
                         drop(tokio::time::timeout(KILL_GRACE, session.wait()).await);
                         Err(Error::TimedOut {
                             command: text,
@@ -306,7 +310,11 @@ impl OutputReader {
             let Ok(fd) = pipe.into_nonblocking_fd() else {
                 continue;
             };
-            while let Ok(count @ 1..) = rustix::io::read(&fd, &mut buffer[..]) {
+            let mut drained = 0;
+            while drained < MAX_PIPE_BYTES
+                && let Ok(count @ 1..) = rustix::io::read(&fd, &mut buffer[..])
+            {
+                drained += count;
                 let bytes = buffer[..count].to_vec();
                 self.keep(stdout, &bytes);
             }

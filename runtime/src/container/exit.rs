@@ -55,8 +55,8 @@ impl Runtime {
         self.announce(pod, container.id(), EventKind::Stopped);
         let record = container.record();
         // In a shared PID namespace the others of the container outlive its init.
-        if let Err(error) = record.cgroup.kill_all() {
-            tracing::warn!(container = record.id, %error, "processes may stay behind");
+        if let Err(error) = super::kill::kill_group(&record.cgroup).await {
+            tracing::warn!(container = record.id, error = %error.chain(), "processes may stay behind");
         }
         if let Err(error) = record.cgroup.remove().await {
             tracing::warn!(container = record.id, %error, "a cgroup stays behind");

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use joey_cgroup::Group;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
@@ -41,4 +42,13 @@ pub(crate) async fn kill_process(pid: i32, start_ticks: u64, grace: Duration) ->
         Ok(Ok(1..)) => Ok(()),
         _ => Err(Error::invalid(format!("process {pid} outlives SIGKILL"))),
     }
+}
+
+/// Kills every process of a group; killing v1 groups can take several passes, with pauses.
+pub(crate) async fn kill_group(group: &Group) -> Result<()> {
+    let group = group.clone();
+    tokio::task::spawn_blocking(move || group.kill_all())
+        .await
+        .map_err(|_| Error::Aborted)?
+        .map_err(|e| Error::step("kill the processes of a cgroup", e))
 }

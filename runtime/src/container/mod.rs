@@ -17,5 +17,5 @@ mod stop;
 pub use attach::AttachSession;
 pub(crate) use create::{IMAGE_VOLUME_ERROR, image_owners};
 pub use exec::{ExecConfig, ExecOutput, ExecSession};
-pub(crate) use kill::kill_process;
+pub(crate) use kill::{kill_group, kill_process};
 pub(crate) use start::started_from;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::create::image_owners;
+use super::kill::kill_group;
 use crate::error::{Error, Result};
 use crate::events::EventKind;
 use crate::model::ContainerRecord;
@@ -30,7 +31,11 @@ impl Runtime {
     async fn remove(self: Arc<Self>, container: &Arc<Container>) -> Result<()> {
         self.stop_container(container.id(), Duration::ZERO).await?;
         let _changing = container.changing.lock().await;
+        // A start that was under way when the stop looked.
+        self.kill_container(container).await?;
         let record = container.record();
+        // What a start left whose end nobody was told.
+        kill_group(&record.cgroup).await?;
         record
             .cgroup
             .remove()
@@ -38,13 +43,12 @@ impl Runtime {
             .map_err(|e| Error::step(format!("remove the cgroup of container {}", record.id), e))?;
         let pod = self.pod_of(&record)?;
         if let Some(shim) = pod.shim()
-            && record.started.is_some()
             && let Err(error) = shim.delete(&record.id).await
         {
             tracing::warn!(container = record.id, %error, "the shim keeps an ended container");
         }
         self.remove_folders(&record);
-        self.container_records.remove(&record.id)?;
+        container.erase(&self.container_records)?;
         for owner in image_owners(&record) {
             self.images.release(&owner);
         }

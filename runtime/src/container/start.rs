@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use joey_proto::shim::{NamespaceMode as ShimNamespace, Rootfs, Start, StartReply};
 
+use super::kill::kill_group;
 use crate::error::{Error, Result};
 use crate::events::EventKind;
 use crate::ids;
@@ -44,7 +45,7 @@ impl Runtime {
         match started {
             Ok(reply) => {
                 container.change(|record| record.started = Some(started_from(&reply)));
-                container.save(&self.container_records)?;
+                self.save_container_or_warn(container);
                 self.announce(&pod, container.id(), EventKind::Started);
                 Ok(())
             }
@@ -55,13 +56,24 @@ impl Runtime {
                     cause: Cause::StartFailed(error.chain()),
                     oom_kills: 0,
                 });
+                // A shim that answers too late or not at all may have started it.
+                if let Err(cleanup) = kill_group(&record.cgroup).await {
+                    tracing::warn!(container = record.id, error = %cleanup.chain(), "processes may stay behind");
+                }
                 if let Err(cleanup) = record.cgroup.remove().await {
                     tracing::warn!(container = record.id, error = %cleanup, "a cgroup stays behind");
                 }
-                container.save(&self.container_records)?;
+                self.save_container_or_warn(container);
                 self.announce(&pod, container.id(), EventKind::Stopped);
                 Err(error)
             }
+        }
+    }
+
+    /// What happened, happened, also where the disk is full: the shim's records tell it again.
+    pub(crate) fn save_container_or_warn(&self, container: &Container) {
+        if let Err(error) = container.save(&self.container_records) {
+            tracing::warn!(container = container.id(), error = %error.chain(), "a record is stale");
         }
     }
 

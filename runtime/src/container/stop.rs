@@ -8,7 +8,7 @@ use joey_shim_client::{ExitRecord, read_exit_record};
 use tokio::time::Instant;
 
 use super::kill;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::ids;
 use crate::model::{Cause, ContainerState, Exit};
 use crate::objects::Container;
@@ -95,10 +95,7 @@ impl Runtime {
         let Some(started) = &record.started else {
             return Ok(());
         };
-        record
-            .cgroup
-            .kill_all()
-            .map_err(|e| Error::step(format!("kill container {}", record.id), e))?;
+        kill::kill_group(&record.cgroup).await?;
         kill::kill_process(started.pid, started.start_ticks, KILL_GRACE).await?;
         if tokio::time::timeout(EXIT_RECORD_GRACE, container.ended())
             .await

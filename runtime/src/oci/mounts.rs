@@ -92,11 +92,13 @@ fn host_bind(path: &Path, mount: &Mount) -> Result<Bind> {
 }
 
 fn image_bind(mount: &Mount, layers: &[PathBuf], sub_path: &str) -> Bind {
+    let mut layers = layers.iter().map(|path| text(path));
     Bind {
+        source: layers.next().unwrap_or_default(),
         destination: text(&clean(&mount.destination)),
         readonly: true,
         sub_path: sub_path.to_owned(),
-        image_layers: layers.iter().map(|path| text(path)).collect(),
+        image_layers: layers.collect(),
         uid_mappings: mappings(&mount.uids),
         gid_mappings: mappings(&mount.gids),
         error_prefix: IMAGE_VOLUME_ERROR.into(),

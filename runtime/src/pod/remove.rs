@@ -30,7 +30,7 @@ impl Runtime {
             self.remove_container(container.id()).await?;
         }
         self.remove_pod_folder(pod.id())?;
-        self.pod_records.remove(pod.id())?;
+        pod.erase(&self.pod_records)?;
         self.forget_pod(pod.id());
         self.announce(pod, pod.id(), EventKind::Deleted);
         Ok(())

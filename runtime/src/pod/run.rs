@@ -59,6 +59,13 @@ impl Runtime {
                 "no runtime for handler {handler:?} is configured"
             )));
         }
+        for key in config.sysctls.keys() {
+            if !is_namespaced(key, config) {
+                return Err(Error::invalid(format!(
+                    "sysctl {key} is not of a namespace that the pod has of its own"
+                )));
+            }
+        }
         if config.user_namespace.is_some() && config.network == NamespaceMode::Node {
             return Err(Error::invalid(
                 "a pod with a user namespace can't use the host's network",
@@ -92,25 +99,38 @@ impl Runtime {
             cause: None,
         }));
         pod.save(&self.pod_records)?;
-        let made = self.make_ready(&pod).await;
+        let made = match self.make_ready(&pod).await {
+            Ok(()) => {
+                pod.change(|record| record.state = PodState::Ready);
+                pod.save(&self.pod_records)
+            }
+            Err(error) => Err(error),
+        };
         if let Err(error) = made {
-            if let Err(cleanup) = self.tear_down(&pod).await {
-                // The record stays, so that a stop or the next start can finish the tear-down.
-                tracing::warn!(pod = pod.id(), error = %cleanup.chain(), "a failed pod is not torn down yet");
-                pod.change(|record| record.state = PodState::NotReady);
-                self.add_pod(pod);
-            } else {
-                self.remove_pod_folder(pod.id())?;
-                self.pod_records.remove(pod.id())?;
+            if let Err(error) = self.undo_run(pod).await {
+                tracing::warn!(error = %error.chain(), "something of a failed pod stays behind");
             }
             return Err(error);
         }
-        let record = pod.change(|record| record.state = PodState::Ready);
-        pod.save(&self.pod_records)?;
         self.add_pod(Arc::clone(&pod));
         self.announce(&pod, pod.id(), EventKind::Created);
         self.announce(&pod, pod.id(), EventKind::Started);
-        Ok(record.id.clone())
+        self.end_if_lost(&pod);
+        Ok(pod.id().to_owned())
+    }
+
+    /// Leaves nothing of a pod that did not become ready. What can't be torn down now stays, not
+    /// ready, so that a stop or the next start can finish it.
+    async fn undo_run(self: &Arc<Self>, pod: Arc<Pod>) -> Result<()> {
+        pod.change(|record| record.state = PodState::NotReady);
+        if let Err(error) = self.tear_down(&pod).await {
+            tracing::warn!(pod = pod.id(), error = %error.chain(), "a failed pod is not torn down yet");
+            self.save_or_warn(&pod);
+            self.add_pod(pod);
+            return Ok(());
+        }
+        self.remove_pod_folder(pod.id())?;
+        pod.erase(&self.pod_records)
     }
 
     fn find_pod(&self, config: &PodConfig) -> Option<Arc<Pod>> {
@@ -235,6 +255,17 @@ impl Runtime {
         pod.change(|record| record.network = Some(attachment));
         Ok(())
     }
+}
+
+/// Whether a kernel setting is the pod's alone; any other would change the node.
+fn is_namespaced(key: &str, config: &PodConfig) -> bool {
+    let name = key.replace('/', ".");
+    let network = name.starts_with("net.");
+    let ipc = name == "kernel.sem"
+        || ["kernel.shm", "kernel.msg", "fs.mqueue."]
+            .iter()
+            .any(|prefix| name.starts_with(prefix));
+    (network && config.network != NamespaceMode::Node) || (ipc && config.ipc != NamespaceMode::Node)
 }
 
 fn host_name(config: &PodConfig) -> String {

@@ -4,10 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use joey_network::{DetachRequest, netns};
+use joey_shim_client::Shim;
 
 use crate::config::netns_path;
 use crate::error::{Error, Result};
 use crate::events::EventKind;
+use crate::ids;
 use crate::model::{NamespaceMode, PodState};
 use crate::objects::Pod;
 use crate::runtime::Runtime;
@@ -35,13 +37,18 @@ impl Runtime {
     pub(super) async fn stop_known_pod(self: &Arc<Self>, pod: &Arc<Pod>) -> Result<()> {
         let _changing = pod.changing.write().await;
         let was_ready = pod.record().state == PodState::Ready;
-        pod.change(|record| record.state = PodState::NotReady);
-        self.tear_down(pod).await?;
         if was_ready {
+            // Recorded before anything is given back: a daemon that is killed now must not find a
+            // ready pod without its network.
+            pod.change(|record| record.state = PodState::NotReady);
             self.save_or_warn(pod);
+        }
+        let torn_down = self.tear_down(pod).await;
+        self.save_or_warn(pod);
+        if was_ready {
             self.announce(pod, pod.id(), EventKind::Stopped);
         }
-        Ok(())
+        torn_down
     }
 
     /// A stop must work on a full disk; the next start finds the pod's shim gone and concludes the
@@ -73,14 +80,14 @@ impl Runtime {
 
     async fn detach_network(&self, pod: &Pod) -> Result<()> {
         let record = pod.record();
-        let Some(attachment) = &record.network else {
-            return Ok(());
-        };
         let path = netns_path(&record.id);
+        if record.network.is_none() && !path.exists() {
+            return Ok(());
+        }
         let request = DetachRequest {
             pod_id: record.id.clone(),
             netns: path.exists().then_some(path),
-            attachment: Some(attachment.clone()),
+            attachment: record.network.clone(),
         };
         self.network
             .detach(request)
@@ -91,19 +98,27 @@ impl Runtime {
     }
 
     async fn end_shim(&self, pod: &Pod) -> Result<()> {
-        if let Some(shim) = pod.shim() {
+        let folder = self.config.pod_folder(pod.id());
+        let shim = match pod.shim() {
+            Some(shim) => Some(shim),
+            // A daemon that was killed between the spawn and the record left only the socket.
+            None => Shim::connect(&folder).await.ok().map(Arc::new),
+        };
+        let process = pod.record().shim.or_else(|| {
+            let pid = shim.as_ref()?.pid();
+            Some((pid, ids::start_ticks(pid)?))
+        });
+        if let Some(shim) = shim {
             let asked = tokio::time::timeout(SHIM_GRACE, shim.shutdown(true)).await;
             if !matches!(asked, Ok(Ok(()))) {
                 tracing::warn!(pod = pod.id(), "the shim does not end by itself");
             }
             pod.set_shim(None);
         }
-        let record = pod.record();
-        if let Some((pid, ticks)) = record.shim {
+        if let Some((pid, ticks)) = process {
             crate::container::kill_process(pid, ticks, SHIM_GRACE).await?;
             pod.change(|record| record.shim = None);
         }
-        let folder = self.config.pod_folder(&record.id);
         match std::fs::remove_file(folder.join("shim.sock")) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 Err(Error::file("remove", folder.join("shim.sock"), error))

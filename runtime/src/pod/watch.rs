@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use joey_shim_client::{Shim, ShimEvent};
+use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 
 use crate::ids;
@@ -10,38 +11,67 @@ use crate::model::PodState;
 use crate::objects::Pod;
 use crate::runtime::Runtime;
 
+const INIT_ENDED: &str = "the pod's init ended";
+
 impl Runtime {
     /// Follows the shim in a task of its own until it ends.
     pub(crate) fn watch(self: &Arc<Self>, pod: &Arc<Pod>, shim: &Arc<Shim>) {
         let (runtime, pod, shim) = (Arc::clone(self), Arc::clone(pod), Arc::clone(shim));
-        let mut events = shim.events();
+        let events = shim.events();
         tokio::spawn(async move {
-            loop {
-                let event = match events.recv().await {
-                    Ok(event) => event,
-                    Err(RecvError::Lagged(_)) => {
-                        runtime.reconcile(&pod, &shim).await;
-                        continue;
-                    }
-                    Err(RecvError::Closed) => break,
-                };
-                match event {
-                    ShimEvent::Exit(exit) => {
-                        let (runtime, pod) = (Arc::clone(&runtime), Arc::clone(&pod));
-                        tokio::spawn(async move { runtime.container_exited(&pod, &exit).await });
-                    }
-                    ShimEvent::InitExit(_) => runtime.pod_lost(&pod, "the pod's init ended").await,
-                    ShimEvent::AttachDropped(dropped) => tracing::info!(
-                        container = dropped.container_id,
-                        reason = dropped.reason,
-                        "an attached client was dropped"
-                    ),
-                    ShimEvent::ExecExit(_) => {}
-                    ShimEvent::Lost => break,
-                }
+            // Lost before the subscription: nothing would come, and this task holds the shim.
+            if !shim.is_lost() {
+                runtime.follow(&pod, &shim, events).await;
             }
+            drop(shim);
             runtime.shim_disconnected(&pod).await;
         });
+    }
+
+    async fn follow(
+        self: &Arc<Self>,
+        pod: &Arc<Pod>,
+        shim: &Shim,
+        mut events: Receiver<ShimEvent>,
+    ) {
+        loop {
+            // Each in a task of its own: an end takes longer than the next event.
+            let (runtime, pod) = (Arc::clone(self), Arc::clone(pod));
+            match events.recv().await {
+                Ok(ShimEvent::Exit(exit)) => {
+                    tokio::spawn(async move { runtime.container_exited(&pod, &exit).await });
+                }
+                Ok(ShimEvent::InitExit(_)) => {
+                    tokio::spawn(async move { runtime.pod_lost(&pod, INIT_ENDED).await });
+                }
+                Ok(ShimEvent::AttachDropped(dropped)) => tracing::info!(
+                    container = dropped.container_id,
+                    reason = dropped.reason,
+                    "an attached client was dropped"
+                ),
+                Ok(ShimEvent::ExecExit(_)) => {}
+                Err(RecvError::Lagged(_)) => {
+                    runtime.reconcile(&pod, shim).await;
+                }
+                Ok(ShimEvent::Lost) | Err(RecvError::Closed) => return,
+            }
+        }
+    }
+
+    /// Ends a pod whose shim or init went while nobody could be told: before it was ready, or while
+    /// the daemon was away.
+    pub(crate) fn end_if_lost(self: &Arc<Self>, pod: &Arc<Pod>) {
+        let record = pod.record();
+        let shim_runs = record
+            .shim
+            .is_some_and(|(pid, ticks)| ids::start_ticks(pid) == Some(ticks));
+        let init_runs = record.init_pid == 0 || ids::start_ticks(record.init_pid).is_some();
+        if !shim_runs || !init_runs {
+            let (runtime, pod) = (Arc::clone(self), Arc::clone(pod));
+            tokio::spawn(
+                async move { runtime.pod_lost(&pod, "the pod's shim or init ended").await },
+            );
+        }
     }
 
     async fn shim_disconnected(self: &Arc<Self>, pod: &Arc<Pod>) {
@@ -58,7 +88,9 @@ impl Runtime {
                     let shim = Arc::new(shim);
                     pod.set_shim(Some(Arc::clone(&shim)));
                     self.watch(pod, &shim);
-                    return;
+                    if self.reconcile(pod, &shim).await {
+                        return;
+                    }
                 }
                 Err(error) => {
                     tracing::warn!(pod = record.id, %error, "the shim can't be reached again");
