@@ -1,6 +1,7 @@
 //! The gRPC server: every service on every socket.
 
 mod body;
+mod connection;
 mod lane;
 mod layer;
 mod routes;
@@ -13,7 +14,7 @@ use futures::stream::select_all;
 use joey_proto::api::joey_server::JoeyServer;
 use thiserror::Error;
 use tokio_stream::wrappers::UnixListenerStream;
-use tonic::transport::Server;
+use tokio_util::task::TaskTracker;
 
 pub use lane::Lanes;
 pub use layer::Shared;
@@ -27,6 +28,9 @@ use crate::socket::{self, ListenError, Listener};
 /// The largest message either way; the kubelet's limit too.
 const MAX_MESSAGE_BYTES: usize = 16 << 20;
 
+/// After a connection that could not be taken, most likely for want of descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
 /// Serving failed.
 #[derive(Debug, Error)]
 pub enum ServeError {
@@ -36,9 +40,6 @@ pub enum ServeError {
     /// No address is configured.
     #[error("listen: no address to serve on")]
     NoAddress,
-    /// The server broke off.
-    #[error("serve")]
-    Transport(#[from] tonic::transport::Error),
 }
 
 /// What is served.
@@ -86,7 +87,6 @@ pub async fn serve(
         .map(|listener| (UnixListenerStream::new(listener.listener), listener.file))
         .unzip();
     let stopping = services.shared.stopping.clone();
-    let begun = stopping.clone();
     let api = JoeyServer::new(services.api)
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
@@ -96,25 +96,29 @@ pub async fn serve(
         api,
     };
     let service = CallService::new(routes, services.shared);
-    let serving = Server::builder().serve_with_incoming_shutdown(
-        service,
-        select_all(streams).boxed(),
-        async move {
-            stop.await;
-            begun.cancel();
-        },
-    );
-    let overdue = async {
-        stopping.cancelled().await;
-        tokio::time::sleep(grace).await;
-    };
-    let ended = tokio::select! {
-        ended = serving => ended.map_err(ServeError::from),
-        () = overdue => {
-            tracing::warn!(?grace, "calls were still under way and are cut off");
-            Ok(())
+    let mut incoming = select_all(streams);
+    let connections = TaskTracker::new();
+    tokio::pin!(stop);
+    let ended = loop {
+        tokio::select! {
+            () = &mut stop => break Ok(()),
+            accepted = incoming.next() => match accepted {
+                Some(Ok(stream)) => {
+                    connections.spawn(connection::serve(stream, service.clone(), stopping.clone()));
+                }
+                Some(Err(error)) => {
+                    tracing::warn!(%error, "a connection can't be taken");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+                None => break Err(ServeError::NoAddress),
+            },
         }
     };
+    stopping.cancel();
+    connections.close();
+    if tokio::time::timeout(grace, connections.wait()).await.is_err() {
+        tracing::warn!(?grace, "calls were still under way and are cut off");
+    }
     drop(files);
     ended
 }
