@@ -73,6 +73,7 @@ pub(crate) fn container_record() -> ContainerRecord {
                 id: "sha256:1".into(),
                 reference: "sha256:1".into(),
                 user_specified: "shop/app:1".into(),
+                runtime_handler: String::new(),
             },
             labels: map("app", "web"),
             annotations: map("note", " as given\n"),

@@ -41,6 +41,7 @@ pub(crate) fn container(
         image: Some(cri::ImageSpec {
             image: record.config.image.reference.clone(),
             user_specified_image: record.config.image.user_specified.clone(),
+            runtime_handler: record.config.image.runtime_handler.clone(),
             ..cri::ImageSpec::default()
         }),
         image_ref: image_ref(record, names),
@@ -72,6 +73,7 @@ pub(crate) fn container_status(
         image: Some(cri::ImageSpec {
             image: image_name(record, names),
             user_specified_image: config.image.user_specified.clone(),
+            runtime_handler: config.image.runtime_handler.clone(),
             ..cri::ImageSpec::default()
         }),
         image_ref: image_ref(record, names),
@@ -173,12 +175,14 @@ pub(crate) fn mount(mount: &Mount) -> cri::Mount {
         MountSource::Image {
             id,
             reference,
+            user_specified,
             sub_path,
         } => (
             String::new(),
             Some(cri::ImageSpec {
                 image: reference.clone(),
                 image_ref: id.clone(),
+                user_specified_image: user_specified.clone(),
                 ..cri::ImageSpec::default()
             }),
             sub_path.clone(),

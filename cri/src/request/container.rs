@@ -95,6 +95,9 @@ fn image(
         user_specified: spec
             .map(|spec| spec.user_specified_image.clone())
             .unwrap_or_default(),
+        runtime_handler: spec
+            .map(|spec| spec.runtime_handler.clone())
+            .unwrap_or_default(),
     })
 }
 

@@ -120,6 +120,7 @@ fn every_field_is_mapped() {
             id: "sha256:1".into(),
             reference: "sha256:1".into(),
             user_specified: "shop/app:1".into(),
+            runtime_handler: String::new(),
         }
     );
     assert_eq!(mapped.command, ["/bin/app"]);

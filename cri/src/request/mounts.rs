@@ -68,6 +68,7 @@ fn source(mount: &cri::Mount, image_id: &impl Fn(&str) -> Option<String>) -> Res
             Ok(MountSource::Image {
                 id,
                 reference: image.image.clone(),
+                user_specified: image.user_specified_image.clone(),
                 sub_path: mount.image_sub_path.clone(),
             })
         }
@@ -101,6 +102,7 @@ mod tests {
             readonly: true,
             image: Some(cri::ImageSpec {
                 image: "here".into(),
+                user_specified_image: "shop/data:1".into(),
                 ..cri::ImageSpec::default()
             }),
             image_sub_path: "v1".into(),
@@ -164,11 +166,14 @@ mod tests {
             MountSource::Image {
                 id: "sha256:1".into(),
                 reference: "here".into(),
+                user_specified: "shop/data:1".into(),
                 sub_path: "v1".into()
             }
         );
         let back = crate::reply::mount(&mapped);
-        assert_eq!(back.image.unwrap().image_ref, "sha256:1");
+        let shown = back.image.unwrap();
+        assert_eq!(shown.image_ref, "sha256:1");
+        assert_eq!(shown.user_specified_image, "shop/data:1");
         assert_eq!(back.image_sub_path, "v1");
         assert_eq!(back.host_path, "");
     }

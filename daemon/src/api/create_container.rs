@@ -241,6 +241,7 @@ fn container_config(
             id: image.id.clone(),
             reference: request.image.clone(),
             user_specified: request.image.clone(),
+            runtime_handler: String::new(),
         },
         command,
         args,

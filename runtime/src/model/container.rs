@@ -47,6 +47,9 @@ pub enum MountSource {
         id: String,
         /// As asked for.
         reference: String,
+        /// As the user wrote it in the pod.
+        #[serde(default)]
+        user_specified: String,
         /// A folder inside the image.
         sub_path: String,
     },
@@ -158,6 +161,8 @@ pub struct ImageIdentity {
     pub reference: String,
     /// As the user wrote it in the pod.
     pub user_specified: String,
+    /// The runtime handler it was pulled for.
+    pub runtime_handler: String,
 }
 
 /// A container as asked for.
