@@ -1,5 +1,5 @@
 //! GetContainerEvents.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::time::Duration;
 
