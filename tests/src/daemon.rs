@@ -138,6 +138,7 @@ impl Drop for Daemon {
                 let _gone = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
             }
         }
+        remove_own_groups(self.folder.path());
     }
 }
 
@@ -160,6 +161,32 @@ fn own_groups(folder: &Path) {
     std::fs::create_dir(&extra).unwrap();
     let text = format!("[cgroup]\ndefault_parent = \"/{name}\"\n");
     std::fs::write(extra.join("groups.toml"), text).unwrap();
+}
+
+/// Ends what a failed test left in the daemon's own groups and removes them.
+fn remove_own_groups(folder: &Path) {
+    let name = folder.file_name().unwrap_or_default();
+    let top = Path::new("/sys/fs/cgroup");
+    let hierarchies = std::fs::read_dir(top).into_iter().flatten().flatten();
+    let roots = hierarchies.map(|entry| entry.path());
+    for root in roots.chain([top.to_owned()]) {
+        let mut found = vec![root.join(name)];
+        let mut next = 0;
+        while let Some(group) = found.get(next).cloned() {
+            next += 1;
+            let processes = std::fs::read_to_string(group.join("cgroup.procs"));
+            for pid in processes.unwrap_or_default().lines() {
+                if let Some(pid) = pid.parse().ok().and_then(rustix::process::Pid::from_raw) {
+                    let _gone = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+                }
+            }
+            let below = std::fs::read_dir(&group).into_iter().flatten().flatten();
+            found.extend(below.map(|entry| entry.path()).filter(|path| path.is_dir()));
+        }
+        for group in found.iter().rev() {
+            drop(std::fs::remove_dir(group));
+        }
+    }
 }
 
 fn spawn(folder: &Path) -> Child {
