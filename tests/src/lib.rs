@@ -8,6 +8,7 @@ mod client;
 mod daemon;
 mod image;
 mod leaks;
+mod pods;
 mod registry;
 mod stand;
 
@@ -15,6 +16,7 @@ pub use client::{Client, container_spec, pod_config};
 pub use daemon::{Daemon, binary};
 pub use image::{ImageBuilder, busybox};
 pub use leaks::Footprint;
+pub use pods::{bind, namespaces, pod_security, security};
 pub use registry::{CREDENTIALS, Registry};
 pub use stand::Stand;
 
