@@ -88,8 +88,8 @@ fn overlay(lowers: &[Layer], upper: Option<&Rootfs>) -> Result<OwnedFd> {
         return overlay_by_path(lowers, upper);
     }
     match overlay_by_context(lowers, upper) {
-        // Before 6.13 a layer is no detached mount.
-        Err(failure) if matches!(failure.errno, libc::EINVAL | libc::EOPNOTSUPP) => {
+        // Before 6.13 a layer is no detached mount, nor given by an O_PATH descriptor.
+        Err(failure) if matches!(failure.errno, libc::EINVAL | libc::EOPNOTSUPP | libc::EBADF) => {
             overlay_by_path(lowers, upper)
         }
         other => other,

@@ -38,7 +38,8 @@ fn send(started: &Started, signal: Signal) -> Result<(), Failure> {
     };
     let process = match pidfd_open(pid, PidfdFlags::empty()) {
         Ok(process) => process,
-        Err(Errno::SRCH) => return Ok(()),
+        // EINVAL: before 6.14 for a process that is just being reaped.
+        Err(Errno::SRCH | Errno::INVAL) => return Ok(()),
         Err(error) => return Err(failed(error)),
     };
     // The descriptor holds this process, so its start time tells whether it is the container's.

@@ -116,7 +116,10 @@ pub async fn serve(
     };
     stopping.cancel();
     connections.close();
-    if tokio::time::timeout(grace, connections.wait()).await.is_err() {
+    if tokio::time::timeout(grace, connections.wait())
+        .await
+        .is_err()
+    {
         tracing::warn!(?grace, "calls were still under way and are cut off");
     }
     drop(files);

@@ -18,7 +18,8 @@ pub(crate) async fn kill_process(pid: i32, start_ticks: u64, grace: Duration) ->
     };
     let pidfd = match pidfd_open(raw, PidfdFlags::empty()) {
         Ok(pidfd) => pidfd,
-        Err(Errno::SRCH) => return Ok(()),
+        // EINVAL: before 6.14 for a process that is just being reaped.
+        Err(Errno::SRCH | Errno::INVAL) => return Ok(()),
         Err(error) => return Err(Error::step(format!("open process {pid}"), error)),
     };
     // Checked after the pidfd is open: from here on it can't be another process.

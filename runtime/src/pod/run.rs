@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
-use joey_cgroup::Resources;
+use joey_cgroup::{Group, Resources};
 use joey_network::{AttachRequest, netns};
 use joey_proto::shim::{self, StartPod};
 use joey_shim_client::Shim;
@@ -163,13 +163,19 @@ impl Runtime {
         });
         self.watch(pod, &shim);
 
-        let request = self
-            .start_pod_request(id, config, host_name.clone())
-            .await?;
-        let started = shim
-            .start_pod(request)
-            .await
-            .map_err(|e| Error::step("make the pod's namespaces", e))?;
+        let group = self.init_group(id, config).await?;
+        let cgroup_dirs = group.as_ref().map(|group| texts(&group.dirs()));
+        let request = start_pod_request(
+            id,
+            config,
+            host_name.clone(),
+            cgroup_dirs.unwrap_or_default(),
+        );
+        let started = shim.start_pod(request).await;
+        if let Some(group) = group {
+            group.release();
+        }
+        let started = started.map_err(|e| Error::step("make the pod's namespaces", e))?;
         pod.change(|record| record.init_pid = started.init_pid);
         if let Some(namespace) = started.network {
             let path = netns_path(id);
@@ -183,44 +189,19 @@ impl Runtime {
         files::write_hosts(&folder, config, &host_name, &addresses.unwrap_or_default())
     }
 
-    async fn start_pod_request(
-        &self,
-        id: &str,
-        config: &PodConfig,
-        host_name: String,
-    ) -> Result<StartPod> {
-        let shared_pid = config.pid == NamespaceMode::Pod;
-        let cgroup_dirs = if shared_pid {
-            let parent = self.cgroup_parent(&config.cgroup_parent, id);
-            let group = self
-                .cgroups
-                .create(&parent, id, &Resources::default())
-                .await
-                .map_err(|e| Error::step("create the pod's cgroup", e))?;
-            texts(&group.dirs())
-        } else {
-            Vec::new()
-        };
-        let mappings = config.user_namespace.as_ref();
-        let own_network = config.network != NamespaceMode::Node;
-        let own_ipc = config.ipc != NamespaceMode::Node;
-        Ok(StartPod {
-            pod_id: id.to_owned(),
-            new_network: own_network,
-            new_ipc: own_ipc,
-            new_uts: own_network,
-            new_pid: shared_pid,
-            uid_mappings: mappings.map(|m| id_mappings(&m.uids)).unwrap_or_default(),
-            gid_mappings: mappings.map(|m| id_mappings(&m.gids)).unwrap_or_default(),
-            hostname: if own_network {
-                host_name
-            } else {
-                String::new()
-            },
-            sysctls: sysctls(config).into_iter().collect(),
-            shm_bytes: if own_ipc { SHM_BYTES } else { 0 },
-            cgroup_dirs,
-        })
+    /// The cgroup of the init of a shared PID namespace.
+    async fn init_group(&self, id: &str, config: &PodConfig) -> Result<Option<Group>> {
+        if config.pid != NamespaceMode::Pod {
+            return Ok(None);
+        }
+        let parent = self.cgroup_parent(&config.cgroup_parent, id);
+        let group = self
+            .cgroups
+            .create(&parent, id, &Resources::default())
+            .await;
+        group
+            .map(Some)
+            .map_err(|e| Error::step("create the pod's cgroup", e))
     }
 
     async fn attach_network(&self, pod: &Pod) -> Result<()> {
@@ -254,6 +235,34 @@ impl Runtime {
             })?;
         pod.change(|record| record.network = Some(attachment));
         Ok(())
+    }
+}
+
+fn start_pod_request(
+    id: &str,
+    config: &PodConfig,
+    host_name: String,
+    cgroup_dirs: Vec<String>,
+) -> StartPod {
+    let mappings = config.user_namespace.as_ref();
+    let own_network = config.network != NamespaceMode::Node;
+    let own_ipc = config.ipc != NamespaceMode::Node;
+    StartPod {
+        pod_id: id.to_owned(),
+        new_network: own_network,
+        new_ipc: own_ipc,
+        new_uts: own_network,
+        new_pid: config.pid == NamespaceMode::Pod,
+        uid_mappings: mappings.map(|m| id_mappings(&m.uids)).unwrap_or_default(),
+        gid_mappings: mappings.map(|m| id_mappings(&m.gids)).unwrap_or_default(),
+        hostname: if own_network {
+            host_name
+        } else {
+            String::new()
+        },
+        sysctls: sysctls(config).into_iter().collect(),
+        shm_bytes: if own_ipc { SHM_BYTES } else { 0 },
+        cgroup_dirs,
     }
 }
 
