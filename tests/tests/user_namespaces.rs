@@ -59,7 +59,7 @@ async fn mapped_root_owns_its_files_and_is_nobody_on_the_node() {
     let (seen, err, code) = node.client.exec(&id, &["sh", "-c", write]).await;
     assert_eq!((seen.as_str(), code), ("7\n", 0), "{err}");
 
-    let pid = pid_of("sleep\07654\0");
+    let pid = pid_of("sleep\x007654\x00");
     let process = std::fs::metadata(format!("/proc/{pid}")).unwrap();
     assert_eq!((process.uid(), process.gid()), (HOST_ID, HOST_ID));
     let inside = node
