@@ -238,6 +238,11 @@ impl Runtime {
                 tracing::warn!(pod = id, %error, "a shim without a record stays behind");
                 continue;
             }
+            // Joey's own parent; one that the kubelet made is the kubelet's.
+            let group = self.cgroups.parent_group(&self.cgroup_parent("", &id));
+            if let Err(error) = group.remove().await {
+                tracing::warn!(pod = id, %error, "a cgroup stays behind");
+            }
             if let Err(error) = netns::unpin(&netns_path(&id)) {
                 tracing::warn!(pod = id, %error, "a network namespace stays behind");
             }
