@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use common::fake::{Answer, Fake};
+use common::registry::tls_file;
 use common::{Pack, Store, TestImage, chain, layer, user};
 use joey_image::{Credentials, Digest, ProgressEvent, ProgressSink, PullErrorKind, PullRequest};
 
@@ -315,6 +316,87 @@ async fn redirects_carry_no_secrets_elsewhere() {
         assert_eq!(request.header("authorization"), "");
         assert_eq!(request.header("x-key"), "");
     }
+}
+
+/// What the operator said about one host is not said about those that it names.
+#[tokio::test(flavor = "multi_thread")]
+async fn tls_settings_of_a_host_do_not_reach_the_hosts_it_names() {
+    let registry = Fake::start_tls().await;
+    let (tokens, storage) = (Fake::start_tls().await, Fake::start_tls().await);
+    let store = Store::new();
+    let image = image();
+    let name = registry.push("a", "1", &image);
+    storage.push("a", "1", &image);
+    let (realm, elsewhere) = (tokens.address.clone(), storage.address.clone());
+    registry.hook(move |request| {
+        if request.header("authorization").is_empty() {
+            let challenge = format!("Bearer realm=\"https://{realm}/token\"");
+            return Some(Answer::status(401).with("www-authenticate", challenge));
+        }
+        request.path.contains("/blobs/").then(|| {
+            let location = format!("https://{elsewhere}{}", request.path);
+            Answer::status(307).with("location", location)
+        })
+    });
+    tokens.hook(|_| Some(Answer::status(200).body("{\"token\":\"t\"}")));
+    let configure = |fake: &Fake, options: &str| {
+        store.write_hosts(
+            &format!("{}_", fake.address.replace(':', "_")),
+            &format!("server = 'https://{}'\n{options}", fake.address),
+        );
+    };
+    let at = |name| tls_file(name).display().to_string();
+    let client = format!(
+        "client = [['{}', '{}']]\n",
+        at("client.pem"),
+        at("client.key")
+    );
+    let ca = format!("ca = '{}'\n", at("ca.pem"));
+    let header = "[header]\nx-key = 'k'\n";
+
+    // Verification is waived for the registry alone.
+    configure(&registry, &format!("skip_verify = true\n{header}"));
+    let pull = || store.try_pull(&name, user("joe", "s3cret"));
+    let error = chain(&pull().await.unwrap_err());
+    assert!(
+        error.contains(&tokens.address) && error.contains("certificate"),
+        "{error}"
+    );
+    configure(&tokens, "skip_verify = true\n");
+    let error = chain(&pull().await.unwrap_err());
+    assert!(
+        error.contains(&storage.address) && error.contains("certificate"),
+        "{error}"
+    );
+
+    // Its authority vouches for the others, too; its client certificate and headers stay with it.
+    configure(&registry, &format!("{ca}{client}{header}"));
+    configure(&tokens, "");
+    pull().await.unwrap();
+    let asked = registry.seen("GET", "/manifests/1");
+    assert!(asked.last().unwrap().client_certificate);
+    assert_eq!(asked.last().unwrap().header("x-key"), "k");
+    for request in tokens
+        .seen("GET", "")
+        .iter()
+        .chain(&storage.seen("GET", ""))
+    {
+        assert!(!request.client_certificate, "{}", request.path);
+        assert_eq!(request.header("x-key"), "");
+    }
+    // What a host's own folder says holds for it.
+    configure(&storage, &format!("{ca}{client}"));
+    let other = TestImage::new(&[layer(Pack::Gzip, &[("other", b"o")])]);
+    let name = registry.push("a", "2", &other);
+    storage.push("a", "2", &other);
+    store.try_pull(&name, user("joe", "s3cret")).await.unwrap();
+    assert!(
+        storage
+            .seen("GET", &blob_path(&other))
+            .iter()
+            .all(|request| request.client_certificate)
+    );
+    assert!(!storage.seen("GET", &blob_path(&other)).is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]

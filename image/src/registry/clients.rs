@@ -1,14 +1,15 @@
 //! HTTP clients, one per set of TLS settings.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use reqwest::{Certificate, Client, Identity, redirect};
+use reqwest::{Certificate, Client, Identity, Url, redirect};
 
-use super::error::RegistryError;
-use super::hosts::{HostConfig, TlsFiles, is_loopback};
+use super::error::{FailureKind, HostFailure, RegistryError};
+use super::hosts::{self, TlsFiles, is_loopback};
 use crate::digest::Digest;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -26,24 +27,38 @@ struct Key {
 }
 
 /// Makes clients and keeps them: loading the system's trust store takes milliseconds.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Clients {
+    config_dirs: Vec<PathBuf>,
     made: Mutex<HashMap<Key, Client>>,
 }
 
 impl Clients {
-    /// The client for a host. Reads files: not for async code.
-    pub fn get(&self, host: &HostConfig) -> Result<Client, RegistryError> {
-        let name = host.base.host_str().unwrap_or_default();
+    pub fn new(config_dirs: Vec<PathBuf>) -> Self {
+        Self {
+            config_dirs,
+            made: Mutex::default(),
+        }
+    }
+
+    /// The hosts of a registry: mirrors first, the registry itself last. Reads files: not for async
+    /// code.
+    pub fn hosts_for(&self, registry: &str) -> Result<Vec<hosts::HostConfig>, RegistryError> {
+        Ok(hosts::hosts_for(&self.config_dirs, registry)?)
+    }
+
+    /// The client for a host with these settings. Reads files: not for async code.
+    pub fn get(&self, url: &Url, tls: &TlsFiles) -> Result<Client, RegistryError> {
+        let name = url.host_str().unwrap_or_default();
         let fail = |reason: String| RegistryError::Client {
             host: name.to_owned(),
             reason,
         };
-        let pem = Pem::read(&host.tls).map_err(fail)?;
+        let pem = Pem::read(tls).map_err(fail)?;
         let key = Key {
             files: pem.fingerprint(),
-            skip_verify: host.tls.skip_verify,
-            plain: host.base.scheme() == "http",
+            skip_verify: tls.skip_verify,
+            plain: url.scheme() == "http",
             proxy: !is_loopback(name),
         };
         if let Some(client) = self.made.lock().get(&key) {
@@ -57,6 +72,75 @@ impl Clients {
         made.insert(key, client.clone());
         Ok(client)
     }
+}
+
+/// The clients of one host, and of the hosts it sends us to: token servers and blob stores.
+///
+/// A client certificate and a waived verification are the operator's word about one host. Another host
+/// gets what its own `certs.d` folder says; only the additional authorities go along, since a private
+/// authority usually signs for the token server and the blob store, too.
+#[derive(Debug)]
+pub(crate) struct HostClients {
+    clients: Arc<Clients>,
+    home: Url,
+    own: Client,
+    ca: Vec<PathBuf>,
+    /// By scheme, host and port.
+    elsewhere: Mutex<HashMap<String, Client>>,
+}
+
+impl HostClients {
+    /// Reads files: not for async code.
+    pub fn new(clients: Arc<Clients>, home: Url, tls: TlsFiles) -> Result<Self, RegistryError> {
+        Ok(Self {
+            own: clients.get(&home, &tls)?,
+            clients,
+            home,
+            ca: tls.ca,
+            elsewhere: Mutex::default(),
+        })
+    }
+
+    /// The client for the host itself.
+    pub fn own(&self) -> &Client {
+        &self.own
+    }
+
+    /// The client for a URL that the host named.
+    pub async fn for_url(&self, url: &Url) -> Result<Client, HostFailure> {
+        if url.origin() == self.home.origin() {
+            return Ok(self.own.clone());
+        }
+        let origin = url.origin().ascii_serialization();
+        if let Some(client) = self.elsewhere.lock().get(&origin) {
+            return Ok(client.clone());
+        }
+        let (clients, ca, target) = (Arc::clone(&self.clients), self.ca.clone(), url.clone());
+        let made = tokio::task::spawn_blocking(move || foreign(&clients, &target, ca)).await;
+        let invalid = |reason: String| {
+            HostFailure::new(
+                hosts::authority(url),
+                FailureKind::Invalid,
+                format!("cannot set up the connection: {reason}"),
+            )
+        };
+        let client = made
+            .map_err(|error| invalid(error.to_string()))?
+            .map_err(|error| invalid(error.to_string()))?;
+        self.elsewhere.lock().insert(origin, client.clone());
+        Ok(client)
+    }
+}
+
+fn foreign(clients: &Clients, url: &Url, ca: Vec<PathBuf>) -> Result<Client, RegistryError> {
+    let configured = clients.hosts_for(&hosts::authority(url))?;
+    // Its folder, or `_default`, may name other hosts, too.
+    let own = configured
+        .into_iter()
+        .rfind(|host| host.base.origin() == url.origin());
+    let mut tls = own.map(|host| host.tls).unwrap_or_default();
+    tls.ca.extend(ca);
+    clients.get(url, &tls)
 }
 
 struct Pem {

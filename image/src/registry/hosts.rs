@@ -165,6 +165,15 @@ pub(crate) fn is_loopback(host: &str) -> bool {
             .is_ok_and(|address| address.is_loopback())
 }
 
+/// `host[:port]` of a URL, as certs.d folders and messages name it.
+pub(crate) fn authority(url: &Url) -> String {
+    let host = url.host_str().unwrap_or_default();
+    match url.port() {
+        Some(port) => format!("{host}:{port}"),
+        None => host.to_owned(),
+    }
+}
+
 fn api_base(server: &str, override_path: bool) -> Option<Url> {
     let with_scheme = if server.contains("://") {
         server.to_owned()

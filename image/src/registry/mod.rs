@@ -27,6 +27,7 @@ use crate::auth::{Credentials, Secret};
 use crate::digest::Digest;
 use crate::manifest;
 use crate::reference::{Reference, Target};
+use clients::{Clients, HostClients};
 use error::{FailureKind, HostFailure};
 use token::Authorizer;
 use transport::{Endpoint, Limits};
@@ -36,8 +37,7 @@ const DIGEST_HEADER: &str = "docker-content-digest";
 /// All registries; what is shared between pulls.
 #[derive(Debug)]
 pub(crate) struct Registries {
-    config_dirs: Vec<PathBuf>,
-    clients: clients::Clients,
+    clients: Arc<Clients>,
     limits: Limits,
 }
 
@@ -75,8 +75,7 @@ enum Capability {
 impl Registries {
     pub fn new(config_dirs: Vec<PathBuf>, progress_timeout: Duration) -> Self {
         Self {
-            config_dirs,
-            clients: clients::Clients::default(),
+            clients: Arc::new(Clients::new(config_dirs)),
             limits: Limits {
                 progress: progress_timeout,
             },
@@ -91,12 +90,8 @@ impl Registries {
     ) -> Result<Session, RegistryError> {
         let registry = reference.host();
         let mut hosts = Vec::new();
-        for config in hosts::hosts_for(&self.config_dirs, registry)? {
-            let client = self.clients.get(&config)?;
-            let name = match (config.base.host_str(), config.base.port()) {
-                (Some(host), Some(port)) => format!("{host}:{port}"),
-                (host, _) => host.unwrap_or_default().to_owned(),
-            };
+        for config in self.clients.hosts_for(registry)? {
+            let name = hosts::authority(&config.base);
             let own = name == registry
                 || (registry == "docker.io" && name == "registry-1.docker.io")
                 || registry.strip_suffix(":443") == Some(&name)
@@ -111,10 +106,12 @@ impl Registries {
                 Some(credentials) => credentials.secret_for(if own { registry } else { &name })?,
                 None => Secret::Anonymous,
             };
+            let clients = Arc::clone(&self.clients);
+            let clients = HostClients::new(clients, config.base.clone(), config.tls)?;
             hosts.push(Arc::new(Host {
                 endpoint: Endpoint {
                     base: config.base,
-                    client,
+                    clients,
                     headers: config.headers,
                     authorizer: Authorizer::new(secret, reference.path()),
                     namespace: (!own).then(|| registry.to_owned()),

@@ -2,13 +2,14 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use reqwest::Url;
 use reqwest::header::{AUTHORIZATION, HeaderValue};
-use reqwest::{Client, Url};
 use serde::Deserialize;
 
 use super::challenge::Challenge;
+use super::clients::HostClients;
 use super::error::{FailureKind, HostFailure};
-use super::hosts::is_loopback;
+use super::hosts::{authority, is_loopback};
 use super::transport::{self, Limits};
 use crate::auth::Secret;
 
@@ -59,7 +60,7 @@ impl Authorizer {
     /// Answers a 401: a header that differs from `used`, the one that was refused.
     pub async fn answer(
         &self,
-        client: &Client,
+        clients: &HostClients,
         host: &Url,
         challenges: &[Challenge],
         used: Option<&HeaderValue>,
@@ -76,7 +77,7 @@ impl Authorizer {
         }
         let with = |scheme: &str| challenges.iter().find(|c| c.scheme == scheme);
         let text = if let Some(bearer) = with("bearer") {
-            let token = self.fetch_token(client, host, bearer, limits).await?;
+            let token = self.fetch_token(clients, host, bearer, limits).await?;
             format!("Bearer {token}")
         } else if with("basic").is_some() {
             let Secret::Basic { username, password } = &self.secret else {
@@ -97,13 +98,14 @@ impl Authorizer {
 
     async fn fetch_token(
         &self,
-        client: &Client,
+        clients: &HostClients,
         host: &Url,
         challenge: &Challenge,
         limits: &Limits,
     ) -> Result<String, HostFailure> {
         let realm = self.realm(host, challenge)?;
-        let name = realm.host_str().unwrap_or_default().to_owned();
+        let name = authority(&realm);
+        let client = clients.for_url(&realm).await?;
         let parameter = |key: &str| challenge.params.get(key).map(String::as_str);
         let service = parameter("service").unwrap_or_default();
         let scope = parameter("scope").unwrap_or(&self.scope);

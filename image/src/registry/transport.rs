@@ -4,12 +4,14 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderMap, LOCATION, RANGE, RETRY_AFTER};
-use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, Url};
+use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
 use serde::Deserialize;
 use tokio::time::{sleep, timeout};
 
 use super::challenge;
+use super::clients::HostClients;
 use super::error::{FailureKind, HostFailure};
+use super::hosts::authority;
 use super::token::Authorizer;
 
 /// Requests sent for one answer, the first included.
@@ -41,7 +43,7 @@ impl Limits {
 #[derive(Debug)]
 pub(crate) struct Endpoint {
     pub base: Url,
-    pub client: Client,
+    pub clients: HostClients,
     /// The operator's additional headers.
     pub headers: HeaderMap,
     pub authorizer: Authorizer,
@@ -52,11 +54,7 @@ pub(crate) struct Endpoint {
 impl Endpoint {
     /// Host and port for messages.
     pub fn name(&self) -> String {
-        let host = self.base.host_str().unwrap_or_default();
-        match self.base.port() {
-            Some(port) => format!("{host}:{port}"),
-            None => host.to_owned(),
-        }
+        authority(&self.base)
     }
 
     fn url(&self, path: &str) -> Result<Url, HostFailure> {
@@ -83,7 +81,8 @@ impl Endpoint {
         for round in 0.. {
             let request = || {
                 let mut request = self
-                    .client
+                    .clients
+                    .own()
                     .request(method.clone(), url.clone())
                     .headers(self.headers.clone())
                     .headers(headers.clone());
@@ -110,7 +109,7 @@ impl Endpoint {
             let answer = self
                 .authorizer
                 .answer(
-                    &self.client,
+                    &self.clients,
                     &self.base,
                     &challenges,
                     authorization.as_ref(),
@@ -126,7 +125,8 @@ impl Endpoint {
         ))
     }
 
-    /// Follows redirects. To another origin neither credentials nor the operator's headers travel.
+    /// Follows redirects. To another origin neither credentials, nor the operator's headers, nor the
+    /// host's own TLS settings travel.
     async fn follow(
         &self,
         mut response: Response,
@@ -160,8 +160,9 @@ impl Endpoint {
             } else {
                 None
             };
+            let client = self.clients.for_url(&next).await?;
             let request = || {
-                let mut request = self.client.request(method.clone(), next.clone());
+                let mut request = client.request(method.clone(), next.clone());
                 if home {
                     request = request.headers(self.headers.clone());
                 }
@@ -175,7 +176,7 @@ impl Endpoint {
                 }
                 request
             };
-            response = send(next.host_str().unwrap_or_default(), request, limits).await?;
+            response = send(&authority(&next), request, limits).await?;
             at = next;
         }
         Err(invalid(format!("more than {MAX_REDIRECTS} redirects")))

@@ -6,10 +6,17 @@ use std::time::Duration;
 
 use joey_image::Digest;
 use parking_lot::Mutex;
-use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use tokio::io::{
+    AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader,
+};
 use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
 
 use super::TestImage;
+use super::registry::tls_file;
 
 #[derive(Debug, Clone)]
 pub struct Request {
@@ -19,6 +26,8 @@ pub struct Request {
     /// Names in lower case.
     pub headers: HashMap<String, String>,
     pub body: String,
+    /// Whether the connection presented a client certificate.
+    pub client_certificate: bool,
 }
 
 impl Request {
@@ -80,6 +89,16 @@ struct Shared {
 
 impl Fake {
     pub async fn start() -> Self {
+        Self::serve(None).await
+    }
+
+    /// Speaks TLS with a certificate of the test authority; takes a client certificate of it, and is
+    /// content with none.
+    pub async fn start_tls() -> Self {
+        Self::serve(Some(acceptor())).await
+    }
+
+    async fn serve(tls: Option<TlsAcceptor>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let shared = Arc::new(Shared::default());
@@ -87,10 +106,10 @@ impl Fake {
         let server = tokio::spawn(async move {
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
-                let shared = Arc::clone(&serving);
+                let (shared, tls) = (Arc::clone(&serving), tls.clone());
                 tokio::spawn(async move {
                     // A client that goes away is part of some tests.
-                    drop(serve(stream, &shared).await);
+                    drop(accept(stream, tls, &shared).await);
                 });
             }
         });
@@ -132,9 +151,51 @@ impl Fake {
     }
 }
 
-async fn serve(stream: TcpStream, shared: &Shared) -> std::io::Result<()> {
+fn acceptor() -> TlsAcceptor {
+    drop(rustls::crypto::ring::default_provider().install_default());
+    let chain = |name| {
+        CertificateDer::pem_file_iter(tls_file(name))
+            .unwrap()
+            .map(Result::unwrap)
+            .collect::<Vec<_>>()
+    };
+    let mut roots = rustls::RootCertStore::empty();
+    for certificate in chain("ca.pem") {
+        roots.add(certificate).unwrap();
+    }
+    let clients = WebPkiClientVerifier::builder(Arc::new(roots))
+        .allow_unauthenticated()
+        .build()
+        .unwrap();
+    let key = PrivateKeyDer::from_pem_file(tls_file("server.key")).unwrap();
+    let config = rustls::ServerConfig::builder()
+        .with_client_cert_verifier(clients)
+        .with_single_cert(chain("server.pem"), key)
+        .unwrap();
+    TlsAcceptor::from(Arc::new(config))
+}
+
+async fn accept(
+    stream: TcpStream,
+    tls: Option<TlsAcceptor>,
+    shared: &Shared,
+) -> std::io::Result<()> {
+    let Some(tls) = tls else {
+        return serve(stream, shared, false).await;
+    };
+    let stream = tls.accept(stream).await?;
+    let certified = stream.get_ref().1.peer_certificates().is_some();
+    serve(stream, shared, certified).await
+}
+
+async fn serve(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    shared: &Shared,
+    client_certificate: bool,
+) -> std::io::Result<()> {
     let mut stream = BufReader::new(stream);
-    while let Some(request) = read_request(&mut stream).await? {
+    while let Some(mut request) = read_request(&mut stream).await? {
+        request.client_certificate = client_certificate;
         shared.seen.lock().push(request.clone());
         let hooked = {
             let hook = shared.hook.lock();
@@ -190,7 +251,9 @@ fn content(shared: &Shared, request: &Request) -> Answer {
         .with("docker-content-digest", Digest::of(body).to_string())
 }
 
-async fn read_request(stream: &mut BufReader<TcpStream>) -> std::io::Result<Option<Request>> {
+async fn read_request(
+    stream: &mut BufReader<impl AsyncRead + Unpin>,
+) -> std::io::Result<Option<Request>> {
     let mut line = String::new();
     if stream.read_line(&mut line).await? == 0 {
         return Ok(None);
@@ -218,5 +281,6 @@ async fn read_request(stream: &mut BufReader<TcpStream>) -> std::io::Result<Opti
         path,
         headers,
         body: String::from_utf8_lossy(&body).into_owned(),
+        client_certificate: false,
     }))
 }
