@@ -1,6 +1,8 @@
 //! SIGHUP: reads the configuration again, takes over what can change while running and says what
 //! cannot. The registries' `hosts.toml` files need none: each pull reads them.
 
+use std::sync::Arc;
+
 use parking_lot::Mutex;
 use toml::{Table, Value};
 
@@ -17,16 +19,23 @@ pub struct Reloader {
     settings: Settings,
     current: Mutex<Config>,
     logging: Logging,
+    streaming: Arc<joey_streaming::Server>,
 }
 
 impl Reloader {
     /// `current` is in force.
     #[must_use]
-    pub fn new(settings: Settings, current: Config, logging: Logging) -> Self {
+    pub fn new(
+        settings: Settings,
+        current: Config,
+        logging: Logging,
+        streaming: Arc<joey_streaming::Server>,
+    ) -> Self {
         Self {
             settings,
             current: Mutex::new(current),
             logging,
+            streaming,
         }
     }
 
@@ -42,6 +51,10 @@ impl Reloader {
         self.settings.apply(&mut new);
         if let Err(error) = self.logging.set_level(&new.log.level) {
             tracing::error!(%error, level = new.log.level, "the old log level stays");
+        }
+        if let Err(error) = self.streaming.reload_certificate() {
+            let error = joey_runtime::error::chain(&error);
+            tracing::error!(%error, "the old certificate of streaming stays");
         }
         let mut current = self.current.lock();
         let changed = changed_keys(&current, &new);

@@ -9,12 +9,12 @@ use joey_image::{ImageConfig, ImageStore};
 use joey_network::NetworkConfig;
 use joey_runtime::Runtime;
 use joey_runtime::model::Owner;
+use joey_streaming::TlsFiles;
 use thiserror::Error;
-use tokio_util::sync::CancellationToken;
 
 use crate::api::Api;
 use crate::args::Settings;
-use crate::config::{CgroupDriver, Config, ConfigError};
+use crate::config::{CgroupDriver, Config, ConfigError, Streaming};
 use crate::lock::{LockError, RootLock};
 use crate::logging::Logging;
 use crate::metrics::{self, Count, MetricsError};
@@ -90,7 +90,9 @@ pub async fn run(settings: Settings, config: Config, logging: Logging) -> Result
         .await
         .map_err(StartError::Runtime)?;
     let shared = Arc::new(Shared::new(Lanes::new(&config.limits)));
-    let cri = open_cri(&config, &runtime, &images, shared.stopping.clone()).await?;
+    let streaming = open_streaming(&config, &runtime).await?;
+    tokio::spawn(Arc::clone(&streaming).serve(shared.stopping.clone()));
+    let cri = open_cri(&config, &runtime, &images, Arc::clone(&streaming));
     let api = Api::new(Arc::clone(&runtime), Arc::clone(&images), &config);
     serve_metrics(&config, &runtime, &shared).await?;
     let listeners = Listeners::open(&config.listen)?;
@@ -99,7 +101,7 @@ pub async fn run(settings: Settings, config: Config, logging: Logging) -> Result
     notify.ready();
     tracing::info!(listen = ?config.listen, "serving");
     let grace = config.shutdown_grace.duration();
-    let reloader = Reloader::new(settings, config, logging);
+    let reloader = Reloader::new(settings, config, logging, streaming);
     let services = Services {
         cri,
         api: api.clone(),
@@ -130,6 +132,7 @@ fn check(config: &Config) -> Result<(), StartError> {
     for address in &config.listen {
         socket::path_of(address).map_err(ServeError::from)?;
     }
+    tls_files(&config.streaming)?;
     for (key, address) in [
         ("streaming.address", &config.streaming.address),
         ("metrics.address", &config.metrics.address),
@@ -206,7 +209,7 @@ fn runtime_config(config: &Config) -> Result<joey_runtime::Config, ConfigError> 
 /// The shim configured, or the one beside this program, or the one in `PATH`.
 fn shim_path(configured: &Path) -> PathBuf {
     const NAME: &str = "joey-shim";
-    if !configured.as_os_str().is_empty() {
+    if !is_empty(configured) {
         return configured.to_owned();
     }
     let beside = std::env::current_exe()
@@ -222,43 +225,60 @@ fn shim_path(configured: &Path) -> PathBuf {
     found.unwrap_or_else(|| Path::new("/usr/libexec/joey").join(NAME))
 }
 
-async fn open_cri(
+async fn open_streaming(
     config: &Config,
     runtime: &Arc<Runtime>,
-    images: &Arc<ImageStore>,
-    stopping: CancellationToken,
-) -> Result<joey_cri::Service, StartError> {
-    let address = config
-        .streaming
-        .address
-        .parse()
-        .map_err(|_| ConfigError::Value {
-            key: "streaming.address",
-            what: format!(
-                "{:?} is no address: write 127.0.0.1:0",
-                config.streaming.address
-            ),
-        })?;
+) -> Result<Arc<joey_streaming::Server>, StartError> {
+    let streaming = &config.streaming;
+    let address = streaming.address.parse().map_err(|_| ConfigError::Value {
+        key: "streaming.address",
+        what: format!("{:?} is no address: write 127.0.0.1:0", streaming.address),
+    })?;
     let settings = joey_streaming::StreamingConfig {
         address,
-        idle_timeout: config.streaming.idle_timeout.duration(),
-        max_connections: config.streaming.max_sessions,
-        base_url: Some(config.streaming.base_url.clone()).filter(|url| !url.is_empty()),
+        idle_timeout: streaming.idle_timeout.duration(),
+        max_connections: streaming.max_sessions,
+        base_url: Some(streaming.base_url.clone()).filter(|url| !url.is_empty()),
+        tls: tls_files(streaming)?,
         ..joey_streaming::StreamingConfig::default()
     };
     let streams = Arc::new(joey_cri::RuntimeStreams::new(Arc::clone(runtime)));
-    let streaming = joey_streaming::Server::bind(settings, streams).await?;
-    tokio::spawn(Arc::clone(&streaming).serve(stopping));
+    Ok(joey_streaming::Server::bind(settings, streams).await?)
+}
+
+/// The certificate of streaming, where one is configured.
+fn tls_files(streaming: &Streaming) -> Result<Option<TlsFiles>, ConfigError> {
+    let (certificate, key) = (&streaming.tls_certificate, &streaming.tls_key);
+    let missing = |key, other: &str| ConfigError::Value {
+        key,
+        what: format!("is empty, but {other} is set"),
+    };
+    match (is_empty(certificate), is_empty(key)) {
+        (true, true) => Ok(None),
+        (true, false) => Err(missing("streaming.tls_certificate", "streaming.tls_key")),
+        (false, true) => Err(missing("streaming.tls_key", "streaming.tls_certificate")),
+        (false, false) => Ok(Some(TlsFiles {
+            certificate: certificate.clone(),
+            key: key.clone(),
+        })),
+    }
+}
+
+fn is_empty(path: &Path) -> bool {
+    path.as_os_str().is_empty()
+}
+
+fn open_cri(
+    config: &Config,
+    runtime: &Arc<Runtime>,
+    images: &Arc<ImageStore>,
+    streaming: Arc<joey_streaming::Server>,
+) -> joey_cri::Service {
     let options = joey_cri::Options {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         config: serde_json::to_value(config).unwrap_or_default(),
     };
-    Ok(joey_cri::Service::new(
-        Arc::clone(runtime),
-        Arc::clone(images),
-        streaming,
-        options,
-    ))
+    joey_cri::Service::new(Arc::clone(runtime), Arc::clone(images), streaming, options)
 }
 
 async fn serve_metrics(

@@ -17,6 +17,7 @@ mod server;
 mod session;
 mod spdy;
 mod status;
+mod tls;
 mod tokens;
 mod websocket;
 
@@ -25,3 +26,4 @@ pub use api::{
     StreamError, Streams, TerminalSize,
 };
 pub use server::{BindError, Server, StreamingConfig, UrlError};
+pub use tls::{TlsError, TlsFiles};

@@ -20,11 +20,12 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::api::{AttachRequest, ExecRequest, Streams};
+use crate::api::{AttachRequest, Duplex, ExecRequest, Streams};
 use crate::forward::{self, Target};
 use crate::negotiate::{self, Refused};
 use crate::remote::{self, Limits, Remote};
 use crate::session::Connection;
+use crate::tls::{Tls, TlsError, TlsFiles};
 use crate::tokens::{Request, Tokens};
 
 /// How long a client may take to send its request.
@@ -55,6 +56,8 @@ pub struct StreamingConfig {
     pub max_connections: usize,
     /// What URLs start with instead of `http://<address>`, for example behind a proxy.
     pub base_url: Option<String>,
+    /// Serve TLS with this certificate; URLs then start with `https://<address>`.
+    pub tls: Option<TlsFiles>,
 }
 
 impl Default for StreamingConfig {
@@ -67,6 +70,7 @@ impl Default for StreamingConfig {
             max_pending: 1000,
             max_connections: 1000,
             base_url: None,
+            tls: None,
         }
     }
 }
@@ -89,6 +93,9 @@ pub enum BindError {
         /// The configured text.
         url: String,
     },
+    /// The certificate can't be used.
+    #[error("serve streaming over TLS")]
+    Tls(#[from] TlsError),
 }
 
 /// Why there is no URL for a request.
@@ -121,6 +128,7 @@ pub enum UrlError {
 pub struct Server {
     config: StreamingConfig,
     listener: TcpListener,
+    tls: Option<Tls>,
     local_address: SocketAddr,
     /// What URLs start with, without a slash at the end.
     base: String,
@@ -145,16 +153,19 @@ impl Server {
     /// Listens, without serving yet.
     ///
     /// # Errors
-    /// When the address is taken or not the machine's, or the base URL is malformed.
+    /// When the address is taken or not the machine's, the base URL is malformed, or the certificate
+    /// can't be used.
     pub async fn bind(
         config: StreamingConfig,
         streams: Arc<dyn Streams>,
     ) -> Result<Arc<Self>, BindError> {
+        let tls = config.tls.clone().map(Tls::open).transpose()?;
         let address = config.address;
         let listen = |source| BindError::Listen { address, source };
         let listener = TcpListener::bind(address).await.map_err(listen)?;
         let local_address = listener.local_addr().map_err(listen)?;
         let base = match &config.base_url {
+            None if tls.is_some() => format!("https://{local_address}"),
             None => format!("http://{local_address}"),
             Some(url) => url.trim_end_matches('/').to_owned(),
         };
@@ -171,6 +182,7 @@ impl Server {
             sessions: TaskTracker::new(),
             config,
             listener,
+            tls,
             local_address,
             base,
             base_path,
@@ -181,6 +193,14 @@ impl Server {
     /// The address that is listened on.
     pub fn local_address(&self) -> SocketAddr {
         self.local_address
+    }
+
+    /// Reads the certificate's files again; sessions that run keep the old one.
+    ///
+    /// # Errors
+    /// When they can't be used; the old certificate stays.
+    pub fn reload_certificate(&self) -> Result<(), TlsError> {
+        self.tls.as_ref().map_or(Ok(()), Tls::reload)
     }
 
     /// Serves until told to stop; sessions are cut then.
@@ -286,11 +306,24 @@ impl Server {
         });
     }
 
-    /// Answers one request and, where it is an upgrade, serves the session.
     async fn connection(&self, stream: TcpStream, place: Option<OwnedSemaphorePermit>) {
         if let Err(error) = prepare(&stream) {
             tracing::debug!(%error, "set options of a streaming connection");
         }
+        let Some(tls) = &self.tls else {
+            return self.request(stream, place).await;
+        };
+        match tls.accept(stream).await {
+            Ok(stream) => self.request(stream, place).await,
+            Err(error) => tracing::debug!(%error, "TLS handshake of a streaming connection"),
+        }
+    }
+
+    /// Answers one request and, where it is an upgrade, serves the session.
+    async fn request<S>(&self, stream: S, place: Option<OwnedSemaphorePermit>)
+    where
+        S: Duplex + 'static,
+    {
         let plan = std::sync::Mutex::new(None);
         let service = service_fn(|request| {
             let response = self.answer(request, place.is_some()).map_or_else(

@@ -347,3 +347,42 @@ async fn a_closed_port_is_told() {
         );
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn everything_works_over_tls_too() {
+    if client().is_none() {
+        return;
+    }
+    let config = StreamingConfig {
+        tls: Some(support::tls_files(&support::tls_folder())),
+        ..StreamingConfig::default()
+    };
+    let (server, _) = support::start(config).await;
+    let ca = support::tls_folder().join("ca.pem");
+    let trust: &[&str] = &["-ca", ca.to_str().unwrap()];
+    let port = echo_port().await.to_string();
+    for transport in BOTH {
+        let url = server
+            .exec_url(shell("echo out; echo err >&2; exit 3"))
+            .unwrap();
+        assert!(url.starts_with("https://127.0.0.1:"), "{url}");
+        let (code, _, err) = texts(&run(&url, &[transport], b"").await);
+        assert_eq!(code, 125, "an unknown authority is not trusted");
+        assert!(err.contains("certificate"), "{err}");
+        let result = texts(&run(&url, &[transport, trust], b"").await);
+        assert_eq!(result, (3, "out\n".into(), "err\n".into()), "{transport:?}");
+
+        let cat = ExecRequest {
+            stdin: true,
+            ..shell("exec cat")
+        };
+        let url = server.exec_url(cat).unwrap();
+        let result = texts(&run(&url, &[transport, trust, &["-send", BIG]], b"").await);
+        assert_eq!(result, (0, String::new(), String::new()), "{transport:?}");
+
+        let url = server.port_forward_url("machine", vec![]).unwrap();
+        let args: &[&str] = &["-port", &port, "-connections", "5", "-send", "1000000"];
+        let result = texts(&run(&url, &[transport, trust, args], b"").await);
+        assert_eq!(result, (0, String::new(), String::new()), "{transport:?}");
+    }
+}

@@ -224,8 +224,13 @@ pub struct Streaming {
     pub idle_timeout: Timespan,
     /// Streams at once.
     pub max_sessions: usize,
-    /// What the URLs begin with instead, behind a proxy; empty: `http://<address>`.
+    /// What the URLs begin with instead, behind a proxy; empty: `http://<address>`, with a certificate
+    /// `https://<address>`.
     pub base_url: String,
+    /// PEM file of the certificate and its issuers, to serve TLS; empty: plain HTTP.
+    pub tls_certificate: PathBuf,
+    /// PEM file of its private key.
+    pub tls_key: PathBuf,
 }
 
 impl Default for Streaming {
@@ -235,6 +240,8 @@ impl Default for Streaming {
             idle_timeout: Timespan::seconds(4 * 3600),
             max_sessions: 1000,
             base_url: String::new(),
+            tls_certificate: PathBuf::new(),
+            tls_key: PathBuf::new(),
         }
     }
 }

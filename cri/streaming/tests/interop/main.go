@@ -38,6 +38,7 @@ var (
 	sizes     = flag.String("sizes", "", "terminal sizes as WxH, comma-separated")
 	port      = flag.Int("port", 0, "the port to forward to")
 	conns     = flag.Int("connections", 1, "forwarded connections at once")
+	authority = flag.String("ca", "", "a file of authorities to trust instead of the system's")
 	refused   = flag.Bool("refused", false, "expect the forwarded port to be closed")
 )
 
@@ -59,8 +60,12 @@ func main() {
 	}
 }
 
+func clientConfig() *restclient.Config {
+	return &restclient.Config{TLSClientConfig: restclient.TLSClientConfig{CAFile: *authority}}
+}
+
 func executor() (remotecommand.Executor, error) {
-	config := &restclient.Config{}
+	config := clientConfig()
 	var chosen []string
 	if *protocols != "" {
 		chosen = strings.Split(*protocols, ",")
@@ -141,7 +146,7 @@ func (q *queue) Next() *remotecommand.TerminalSize {
 }
 
 func dialer() (httpstream.Dialer, error) {
-	config := &restclient.Config{}
+	config := clientConfig()
 	parsed, err := url.Parse(*target)
 	if err != nil {
 		return nil, err

@@ -7,6 +7,7 @@
 )]
 
 use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +16,7 @@ use async_trait::async_trait;
 use joey_streaming::relay::{self, ClientEnds, ProcessFds};
 use joey_streaming::{
     AttachRequest, BoxedDuplex, ExecRequest, Server, SessionIo, StreamError, StreamingConfig,
-    Streams, TerminalSize,
+    Streams, TerminalSize, TlsFiles,
 };
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt};
@@ -37,6 +38,21 @@ pub async fn start(config: StreamingConfig) -> (Arc<Server>, CancellationToken) 
     let shutdown = CancellationToken::new();
     tokio::spawn(server.clone().serve(shutdown.clone()));
     (server, shutdown)
+}
+
+/// The test authority: `ca.pem`, and certificates and keys it signed before its own was thrown away.
+#[allow(dead_code, reason = "each test file uses its part")]
+pub fn tls_folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/authority")
+}
+
+/// The server's certificate and key in a folder.
+#[allow(dead_code, reason = "each test file uses its part")]
+pub fn tls_files(folder: &Path) -> TlsFiles {
+    TlsFiles {
+        certificate: folder.join("server.pem"),
+        key: folder.join("server.key"),
+    }
 }
 
 fn failed(stream: &'static str) -> impl Fn(std::io::Error) -> StreamError {
