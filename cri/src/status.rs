@@ -6,7 +6,8 @@
 
 use std::error::Error as StdError;
 
-use joey_runtime::error::chain;
+use joey_runtime::error::{chain, refusal};
+use rustix::io::Errno;
 use tonic::{Code, Status};
 
 /// What the kubelet looks for at the start of the message when an image volume can't be mounted.
@@ -120,6 +121,8 @@ fn cause_code(cause: &(dyn StdError + 'static)) -> Code {
             runtime_code(error)
         } else if let Some(error) = error.downcast_ref::<std::io::Error>() {
             io_code(error)
+        } else if let Some(errno) = refusal(error) {
+            refusal_code(&std::io::Error::from_raw_os_error(errno))
         } else {
             Code::Internal
         };
@@ -161,6 +164,19 @@ fn url_code(error: &joey_streaming::UrlError) -> Code {
             Code::InvalidArgument
         }
         E::TooManyPending { .. } => Code::ResourceExhausted,
+    }
+}
+
+/// What a container's own files do not allow, such as a program that is not there, is no fault of
+/// the node. containerd answers Unknown; the kubelet makes no difference.
+fn refusal_code(error: &std::io::Error) -> Code {
+    use std::io::ErrorKind as K;
+    match error.kind() {
+        K::NotFound | K::PermissionDenied | K::NotADirectory | K::IsADirectory => {
+            Code::FailedPrecondition
+        }
+        _ if Errno::from_io_error(error) == Some(Errno::NOEXEC) => Code::FailedPrecondition,
+        _ => io_code(error),
     }
 }
 

@@ -5,6 +5,7 @@
 
 use std::path::PathBuf;
 
+use joey_shim_client::ShimError;
 use thiserror::Error;
 
 /// A cause of any type, kept for its text and its chain.
@@ -153,6 +154,13 @@ impl Error {
     pub fn chain(&self) -> String {
         chain(self)
     }
+}
+
+/// The errno with which a shim refused what it was asked for; None for any other cause.
+#[must_use]
+pub fn refusal(cause: &(dyn std::error::Error + 'static)) -> Option<i32> {
+    let errno = cause.downcast_ref::<ShimError>()?.errno();
+    (errno != 0).then_some(errno)
 }
 
 /// An error and all its causes in one line, repeated texts left out.

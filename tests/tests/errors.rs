@@ -15,6 +15,7 @@ async fn a_failed_start_is_an_exit_with_its_cause_and_the_name_is_free_again() {
     let missing = node.container("main", &["/no/such/program"]);
     let id = node.client.create(&pod, &missing, &config).await.unwrap();
     let error = node.client.start(&id).await.unwrap_err();
+    assert_eq!(error.code(), Code::FailedPrecondition, "{error}");
     assert!(error.message().contains("/no/such/program"), "{error}");
     let status = node.client.status(&id).await;
     assert_eq!(status.state(), ContainerState::ContainerExited);

@@ -130,10 +130,18 @@ async fn what_can_not_be_run_is_told() {
                 .map(tonic::Response::into_inner)
         }
     };
-    let missing = run(&id, &["/no/such/program"], 0).await;
-    match missing {
-        Ok(reply) => assert!([126, 127].contains(&reply.exit_code), "{reply:?}"),
-        Err(status) => assert!(status.message().contains("/no/such/program"), "{status}"),
+    let junk = ["sh", "-c", r"printf '\1\2' > /junk && chmod +x /junk"];
+    assert_eq!(run(&id, &junk, 0).await.unwrap().exit_code, 0);
+    for program in [
+        "/no/such/program",
+        "no-such-program",
+        "/etc",
+        "/etc/passwd/x",
+        "/junk",
+    ] {
+        let failed = run(&id, &[program], 0).await.unwrap_err();
+        assert_eq!(failed.code(), Code::FailedPrecondition, "{failed}");
+        assert!(failed.message().contains(program), "{failed}");
     }
     let empty = run(&id, &[], 0).await.unwrap_err();
     assert_eq!(empty.code(), Code::InvalidArgument, "{empty}");

@@ -165,7 +165,10 @@ async fn reopening_makes_no_folder_and_needs_a_running_container() {
     let moved = folder.with_extension("moved");
     std::fs::rename(folder, &moved).unwrap();
     let failed = reopen(&node, &id).await.unwrap_err();
-    assert!(failed.message().contains(&id), "{failed}");
+    assert_eq!(failed.code(), tonic::Code::FailedPrecondition, "{failed}");
+    for named in [&id, log.to_str().unwrap()] {
+        assert!(failed.message().contains(named), "{failed}");
+    }
     assert!(!folder.exists(), "reopening creates no folder");
     // The old file is written on.
     let old = moved.join("main.log");

@@ -93,7 +93,7 @@ impl Runtime {
         let (container, shim) = self.running(id, "reopening the log")?;
         shim.reopen_log(container.id())
             .await
-            .map_err(|e| Error::step(format!("reopen the log of container {}", container.id()), e))
+            .map_err(|e| Error::step(reopen_step(&container), e))
     }
 
     fn running(
@@ -160,4 +160,14 @@ fn connect_in(namespace: Option<PathBuf>, port: u16) -> Result<std::net::TcpStre
     connect((Ipv4Addr::LOCALHOST, port).into())
         .or_else(|_| connect((Ipv6Addr::LOCALHOST, port).into()))
         .map_err(|e| Error::step(format!("connect to port {port} of the pod"), e))
+}
+
+fn reopen_step(container: &Container) -> String {
+    let record = container.record();
+    let path = record.config.log_path.clone().unwrap_or_default();
+    format!(
+        "reopen the log {} of container {}",
+        path.display(),
+        record.id
+    )
 }
