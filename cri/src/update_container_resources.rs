@@ -2,6 +2,7 @@
 
 use joey_proto::cri::{UpdateContainerResourcesRequest, UpdateContainerResourcesResponse};
 
+use crate::operation::detached;
 use crate::request;
 use crate::service::Service;
 use crate::status::Result;
@@ -16,9 +17,12 @@ pub(crate) async fn serve(
     let resources = request::required(request.linux, "linux")?;
     let resources = request::resources(&resources)?;
     let annotations = request::sorted(request.annotations);
-    service
-        .runtime
-        .update_resources(container.id(), resources, annotations)
-        .await?;
+    let runtime = service.runtime.clone();
+    detached(async move {
+        Ok(runtime
+            .update_resources(container.id(), resources, annotations)
+            .await?)
+    })
+    .await?;
     Ok(UpdateContainerResourcesResponse {})
 }

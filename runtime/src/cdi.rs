@@ -103,13 +103,15 @@ pub(crate) fn edits(config: &ContainerConfig) -> Result<Edits> {
 }
 
 fn resolve(names: &[&str], folders: &[&Path]) -> Result<Edits> {
-    let (devices, specs) = read_specs(folders)?;
+    let (devices, specs, broken) = read_specs(folders);
     let mut edits = Edits::default();
     let mut used = Vec::new();
     for name in names {
         let (spec, device) = devices.get(*name).ok_or_else(|| {
+            let unread = broken.iter().map(|error| format!("; {}", error.chain()));
             Error::invalid(format!(
-                "CDI device {name:?} is described in none of {folders:?}"
+                "CDI device {name:?} is described in none of {folders:?}{}",
+                unread.collect::<String>()
             ))
         })?;
         if !used.contains(spec) {
@@ -124,8 +126,9 @@ fn resolve(names: &[&str], folders: &[&Path]) -> Result<Edits> {
 /// Where a device is: its file's and its own place.
 type Places = HashMap<String, (usize, usize)>;
 
-fn read_specs(folders: &[&Path]) -> Result<(Places, Vec<Spec>)> {
-    let (mut devices, mut specs) = (HashMap::new(), Vec::new());
+/// One vendor's broken file takes no other's devices away: it is told with a device that is missing.
+fn read_specs(folders: &[&Path]) -> (Places, Vec<Spec>, Vec<Error>) {
+    let (mut devices, mut specs, mut broken) = (HashMap::new(), Vec::new(), Vec::new());
     for folder in folders {
         let Ok(entries) = std::fs::read_dir(folder) else {
             continue;
@@ -133,8 +136,13 @@ fn read_specs(folders: &[&Path]) -> Result<(Places, Vec<Spec>)> {
         let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
         paths.sort();
         for path in paths {
-            let Some(spec) = read_spec(&path)? else {
-                continue;
+            let spec = match read_spec(&path) {
+                Ok(Some(spec)) => spec,
+                Ok(None) => continue,
+                Err(error) => {
+                    broken.push(error);
+                    continue;
+                }
             };
             for (place, device) in spec.devices.iter().enumerate() {
                 devices.insert(
@@ -145,7 +153,7 @@ fn read_specs(folders: &[&Path]) -> Result<(Places, Vec<Spec>)> {
             specs.push(spec);
         }
     }
-    Ok((devices, specs))
+    (devices, specs, broken)
 }
 
 /// None for files of other kinds.
@@ -294,5 +302,8 @@ devices:
         std::fs::write(folder.path().join("bad.json"), "{").unwrap();
         let wrong = resolve(&["a.b/c=d"], &[folder.path()]).unwrap_err();
         assert!(wrong.to_string().contains("bad.json"));
+        std::fs::write(folder.path().join("gpu.yaml"), SPEC).unwrap();
+        let edits = resolve(&["vendor.com/gpu=1"], &[folder.path()]).unwrap();
+        assert_eq!(edits.env(), ["ALL=1", "ONE=1"]);
     }
 }

@@ -35,6 +35,11 @@ impl Config {
         self.pod_folder(pod_id).join("bundles").join(container_id)
     }
 
+    /// A container's copy of its Localhost seccomp profile.
+    pub(crate) fn seccomp_profile(&self, container_id: &str) -> PathBuf {
+        self.writable(container_id).join("seccomp.json")
+    }
+
     /// The writable layer of a container.
     pub(crate) fn writable(&self, container_id: &str) -> PathBuf {
         self.root.join("writable").join(container_id)

@@ -5,6 +5,7 @@
 
 use std::path::PathBuf;
 
+use joey_cgroup::{PlanError, UpdateError};
 use joey_shim_client::ShimError;
 use thiserror::Error;
 
@@ -109,6 +110,41 @@ impl Error {
         Self::Step {
             step: step.into(),
             source: source.into(),
+        }
+    }
+
+    /// Limits that the cgroups do not take, by what the caller can do about it.
+    pub(crate) fn limits(step: impl Into<String>, source: impl Into<Cause>) -> Self {
+        let (step, source) = (step.into(), source.into());
+        let first: &(dyn std::error::Error + 'static) = source.as_ref();
+        for cause in std::iter::successors(Some(first), |cause| cause.source()) {
+            if let Some(error) = cause.downcast_ref::<PlanError>() {
+                return Self::unplanned(&step, error);
+            }
+            if let Some(UpdateError::Plan(error)) = cause.downcast_ref() {
+                return Self::unplanned(&step, error);
+            }
+            let refused = cause.downcast_ref::<std::io::Error>();
+            // What the kernel finds to be no value: EINVAL and ERANGE.
+            if matches!(
+                refused.and_then(std::io::Error::raw_os_error),
+                Some(22 | 34)
+            ) {
+                return Self::invalid(format!("{step}: {}", chain(first)));
+            }
+        }
+        Self::step(step, source)
+    }
+
+    fn unplanned(step: &str, error: &PlanError) -> Self {
+        match error {
+            PlanError::BadPageSize(_) | PlanError::BadUnifiedKey { .. } => {
+                Self::invalid(format!("{step}: {error}"))
+            }
+            _ => Self::Unsupported {
+                what: step.to_owned(),
+                why: error.to_string(),
+            },
         }
     }
 

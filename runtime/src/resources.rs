@@ -36,6 +36,9 @@ impl Runtime {
         config.resources = merged(&record.config.resources, resources);
         config.annotations.extend(annotations);
         let wanted = crate::oci::cgroup_resources(&config)?;
+        let step = format!("update container {}", record.id);
+        let checked = record.cgroup.check(&wanted);
+        checked.map_err(|e| Error::limits(&step, e))?;
         if record.state() == ContainerState::Running {
             record
                 .cgroup
@@ -44,7 +47,7 @@ impl Runtime {
                     ..wanted
                 })
                 .await
-                .map_err(|e| Error::step(format!("update container {}", record.id), e))?;
+                .map_err(|e| Error::limits(step, e))?;
         }
         container.change(|record| record.config = config);
         container.save(&self.container_records)
@@ -60,7 +63,7 @@ impl Runtime {
 }
 
 /// `new` where it gives a value, else `old`. CRI's zero is "not given".
-fn merged(old: &Resources, new: Resources) -> Resources {
+pub(crate) fn merged(old: &Resources, new: Resources) -> Resources {
     fn pick<T: Clone + Default + PartialEq>(old: &Option<T>, new: Option<T>) -> Option<T> {
         new.filter(|value| *value != T::default())
             .or_else(|| old.clone())
@@ -68,6 +71,9 @@ fn merged(old: &Resources, new: Resources) -> Resources {
     fn longer<T: Clone>(old: &[T], new: Vec<T>) -> Vec<T> {
         if new.is_empty() { old.to_vec() } else { new }
     }
+    let mut hugepage_limits = old.hugepage_limits.clone();
+    hugepage_limits.retain(|(size, _)| new.hugepage_limits.iter().all(|(other, _)| other != size));
+    hugepage_limits.extend(new.hugepage_limits);
     let mut unified = old.unified.clone();
     unified.extend(new.unified);
     let new_limit = new.memory_limit.filter(|limit| *limit != 0);
@@ -90,7 +96,7 @@ fn merged(old: &Resources, new: Resources) -> Resources {
         memory_reservation: pick(&old.memory_reservation, new.memory_reservation),
         swappiness: new.swappiness.or(old.swappiness),
         pids_limit: pick(&old.pids_limit, new.pids_limit),
-        hugepage_limits: longer(&old.hugepage_limits, new.hugepage_limits),
+        hugepage_limits,
         unified,
         blkio_weight: new.blkio_weight.or(old.blkio_weight),
         blkio_weight_devices: longer(&old.blkio_weight_devices, new.blkio_weight_devices),
@@ -120,6 +126,19 @@ mod tests {
         assert_eq!(result.cpu_quota, Some(-1));
         assert_eq!(result.cpu_shares, Some(100));
         assert_eq!(result.pids_limit, Some(7));
+    }
+
+    #[test]
+    fn limits_of_other_page_sizes_stay() {
+        let limits = |list: &[(&str, u64)]| Resources {
+            hugepage_limits: list
+                .iter()
+                .map(|(size, limit)| ((*size).to_owned(), *limit))
+                .collect(),
+            ..Resources::default()
+        };
+        let result = merged(&limits(&[("2MB", 1), ("1GB", 2)]), limits(&[("2MB", 3)]));
+        assert_eq!(result, limits(&[("1GB", 2), ("2MB", 3)]));
     }
 
     #[test]

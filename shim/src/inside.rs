@@ -42,10 +42,12 @@ pub struct CgroupTrees {
 pub fn attach_volume(volume: &Volume) -> Result<()> {
     let attach_it = || -> Result<()> {
         let place = mount_point(&volume.destination, volume.directory)?;
-        if is_proc(&place)?
-            && volume.destination != "/proc"
-            && !COVERABLE.contains(&volume.destination.as_str())
-        {
+        // All of /proc by another procfs, or some files of it by anything (CVE-2023-27561).
+        let allowed = match volume.destination.as_str() {
+            "/proc" => is_proc(&volume.tree)?,
+            path => COVERABLE.contains(&path),
+        };
+        if is_proc(&place)? && !allowed {
             return Err(Failure::with_errno(
                 libc::EPERM,
                 "it would cover a part of procfs",
@@ -138,7 +140,8 @@ fn is_proc(fd: &OwnedFd) -> Result<bool> {
     Ok(u64::try_from(rustix::fs::fstatfs(fd)?.f_type).is_ok_and(|magic| magic == PROC_MAGIC))
 }
 
-fn open_root() -> Result<OwnedFd> {
+/// The root of this process.
+pub fn open_root() -> Result<OwnedFd> {
     openat(
         CWD,
         "/",

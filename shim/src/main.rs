@@ -13,6 +13,7 @@ mod execs;
 mod init;
 mod inside;
 mod logs;
+mod masks;
 mod namespaces;
 mod privileges;
 mod records;

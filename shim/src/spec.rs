@@ -12,6 +12,7 @@ use oci_spec::runtime::{
 };
 
 use crate::error::{Failure, Result, Step};
+use crate::masks::Masks;
 use crate::namespaces::Pod;
 
 /// A container's spec and what was taken out of it.
@@ -21,6 +22,8 @@ pub struct Prepared {
     pub spec: Spec,
     /// The container wants to see its cgroup, and may write it.
     pub cgroup: Option<CgroupMount>,
+    /// The final stage hides these, when every volume is in place.
+    pub masks: Masks,
     /// Libcontainer needs the host's mounts: for hooks, or sources of bind mounts.
     pub needs_host_tree: bool,
 }
@@ -47,6 +50,7 @@ pub fn prepare(
         .map_err(|error| Failure::new(format!("parse {}: {error}", path.display())))?;
     set_namespaces(&mut spec, start, pod, target_pid)?;
     let cgroup = take_cgroup_mount(&mut spec);
+    let masks = take_masks(&mut spec);
     let build = |error: oci_spec::OciSpecError| Failure::new(format!("prepare the spec: {error}"));
     set_root(&mut spec, rootfs)?;
     let root = UserBuilder::default()
@@ -85,6 +89,7 @@ pub fn prepare(
     Ok(Prepared {
         spec,
         cgroup,
+        masks,
         needs_host_tree,
     })
 }
@@ -174,6 +179,19 @@ fn set_namespaces(
         .set_cgroups_path(None);
     spec.set_linux(Some(linux));
     Ok(())
+}
+
+fn take_masks(spec: &mut Spec) -> Masks {
+    let Some(mut linux) = spec.linux().clone() else {
+        return Masks::default();
+    };
+    let masks = Masks {
+        hidden: linux.masked_paths().clone().unwrap_or_default(),
+        read_only: linux.readonly_paths().clone().unwrap_or_default(),
+    };
+    linux.set_masked_paths(None).set_readonly_paths(None);
+    spec.set_linux(Some(linux));
+    masks
 }
 
 fn take_cgroup_mount(spec: &mut Spec) -> Option<CgroupMount> {

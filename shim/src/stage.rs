@@ -4,7 +4,7 @@
 use std::convert::Infallible;
 use std::ffi::CString;
 use std::io::Write;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::rc::Rc;
 
 use joey_proto::shim::{Process, Rlimit};
@@ -17,6 +17,7 @@ use rustix::thread::{set_keep_capabilities, set_no_new_privs};
 
 use crate::error::{Failure, Result, Step};
 use crate::inside::{self, CgroupTrees};
+use crate::masks::{self, Masks};
 use crate::privileges::{self, Sets};
 use crate::report::{Report, Reporter};
 use crate::rootfs::Volume;
@@ -33,6 +34,8 @@ pub struct Init {
     pub volumes: Vec<Volume>,
     /// The cgroups to show.
     pub cgroups: Option<CgroupTrees>,
+    /// What is hidden of it all.
+    pub masks: Masks,
     /// The root is made read-only.
     pub read_only: bool,
 }
@@ -54,11 +57,14 @@ impl Stage {
     /// Becomes the container's program; returns only on failure.
     pub fn run(&self) -> Result<Infallible> {
         let process = &self.process;
+        self.close_others();
         if let Some(init) = &self.init {
+            let null = masks::open_null()?;
             init.volumes.iter().try_for_each(inside::attach_volume)?;
             if let Some(cgroups) = &init.cgroups {
                 inside::attach_cgroups(cgroups).step("mount the container's cgroups")?;
             }
+            init.masks.apply(&null)?;
         }
         if process.terminal {
             self.open_terminal()?;
@@ -105,6 +111,20 @@ impl Stage {
             sets.apply()?;
         }
         Err(program.execute())
+    }
+
+    /// From here on paths are the container's: none may lead through a descriptor that a worker or
+    /// libcontainer holds, such as that of a cgroup (CVE-2024-21626). Close-on-exec comes too late
+    /// for the program's own path.
+    fn close_others(&self) {
+        let mut keep = vec![self.reporter.fd().as_raw_fd()];
+        if let Some(init) = &self.init {
+            let volumes = init.volumes.iter().map(|volume| &volume.tree);
+            let cgroups = init.cgroups.iter().flat_map(|cgroups| &cgroups.trees);
+            let trees = volumes.chain(cgroups.map(|(_, tree)| tree));
+            keep.extend(trees.map(AsRawFd::as_raw_fd));
+        }
+        sys::close_all_but(&mut keep);
     }
 
     /// Tells the shim why the stage ended.

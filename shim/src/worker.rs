@@ -165,16 +165,26 @@ fn prepare(
     };
     attach(tree.as_fd(), CWD, &places.rootfs.to_string_lossy())
         .step("attach the root file system")?;
+    refuse_linked_mount_points(&places.rootfs)?;
     let volumes = rootfs::finish_volumes(&request.binds, sources, &places.image.to_string_lossy())?;
-    Ok((
-        prepared,
-        places,
-        Init {
-            volumes,
-            cgroups,
-            read_only: rootfs.readonly,
-        },
-    ))
+    let init = Init {
+        volumes,
+        cgroups,
+        masks: std::mem::take(&mut prepared.masks),
+        read_only: rootfs.readonly,
+    };
+    Ok((prepared, places, init))
+}
+
+/// Libcontainer makes links and nodes beneath these by paths that it would follow on the host.
+fn refuse_linked_mount_points(rootfs: &Path) -> Result<()> {
+    for name in ["dev", "proc", "sys"] {
+        if rootfs.join(name).is_symlink() {
+            let message = format!("/{name} of the image is a symbolic link");
+            return Err(Failure::with_errno(libc::EPERM, message));
+        }
+    }
+    Ok(())
 }
 
 fn small_tree(template: &OwnedFd) -> Result<Places> {

@@ -1,6 +1,7 @@
 //! Builds small images.
 
 use std::io::Write;
+use std::path::Path;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -127,6 +128,32 @@ impl ImageBuilder {
     pub fn hard_link(&mut self, path: &str, target: &str) -> &mut Self {
         let mut header = Self::header(tar::EntryType::Link, 0o755, 0);
         self.layer.append_link(&mut header, path, target).unwrap();
+        self
+    }
+
+    /// Adds a symbolic link.
+    pub fn symlink(&mut self, path: &str, target: &str) -> &mut Self {
+        let mut header = Self::header(tar::EntryType::Symlink, 0o777, 0);
+        self.layer.append_link(&mut header, path, target).unwrap();
+        self
+    }
+
+    /// Adds a program of this node under `/bin` with the libraries that it loads.
+    pub fn program(&mut self, path: &Path) -> &mut Self {
+        let name = path.file_name().unwrap().to_string_lossy();
+        let binary = std::fs::read(path).unwrap();
+        self.file(&format!("bin/{name}"), 0o755, &binary);
+        let listed = std::process::Command::new("ldd")
+            .arg(path)
+            .output()
+            .unwrap();
+        for line in String::from_utf8(listed.stdout).unwrap().lines() {
+            let word = line.split_whitespace().find(|word| word.starts_with('/'));
+            if let Some(library) = word {
+                let bytes = std::fs::read(library).unwrap();
+                self.file(library.trim_start_matches('/'), 0o755, &bytes);
+            }
+        }
         self
     }
 

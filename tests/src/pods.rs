@@ -4,7 +4,7 @@ use std::path::Path;
 
 use joey_proto::cri::*;
 
-use crate::{Daemon, Stand, container_spec};
+use crate::{Daemon, ImageBuilder, Stand, busybox, container_spec};
 
 /// The security context of a pod.
 pub fn pod_security(config: &mut PodSandboxConfig) -> &mut LinuxSandboxSecurityContext {
@@ -34,6 +34,19 @@ pub fn bind(host: &Path, container: &str) -> Mount {
 }
 
 impl Stand {
+    /// Makes and pulls busybox with changes; its id.
+    pub async fn image(
+        &self,
+        name: &str,
+        change: impl FnOnce(&mut ImageBuilder) -> &mut ImageBuilder,
+    ) -> String {
+        let mut image = busybox();
+        change(&mut image);
+        let repository = format!("test/{name}");
+        let name = self.registry.push(&repository, "latest", image).await;
+        self.client.pull(&name).await
+    }
+
     /// A container that runs busybox.
     #[must_use]
     pub fn container(&self, name: &str, command: &[&str]) -> ContainerConfig {

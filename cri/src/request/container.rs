@@ -179,7 +179,7 @@ fn container_security(context: &cri::LinuxContainerSecurityContext) -> Result<Se
         readonly_paths: context.readonly_paths.clone(),
         seccomp: security::seccomp(context.seccomp.as_ref(), seccomp)?,
         apparmor: security::apparmor(context.apparmor.as_ref(), apparmor)?,
-        selinux: context.selinux_options.as_ref().map(security::selinux),
+        selinux: security::selinux(context.selinux_options.as_ref()),
     })
 }
 

@@ -213,7 +213,7 @@ fn pod_security(context: &cri::LinuxSandboxSecurityContext) -> Result<PodSecurit
     Ok(PodSecurity {
         privileged: context.privileged,
         readonly_rootfs: context.readonly_rootfs,
-        selinux: context.selinux_options.as_ref().map(security::selinux),
+        selinux: security::selinux(context.selinux_options.as_ref()),
         seccomp: security::seccomp(context.seccomp.as_ref(), deprecated_seccomp(context))?,
         apparmor: security::apparmor(context.apparmor.as_ref(), "")?,
         supplemental_groups: context.supplemental_groups.clone(),

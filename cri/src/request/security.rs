@@ -7,13 +7,15 @@ use joey_runtime::model::{Capabilities, SecurityProfile, SelinuxOptions};
 use super::unknown_value;
 use crate::status::{Result, invalid};
 
-pub(super) fn selinux(options: &cri::SeLinuxOption) -> SelinuxOptions {
-    SelinuxOptions {
+/// A label without a part asks for nothing.
+pub(super) fn selinux(options: Option<&cri::SeLinuxOption>) -> Option<SelinuxOptions> {
+    let options = options.filter(|options| **options != cri::SeLinuxOption::default())?;
+    Some(SelinuxOptions {
         user: options.user.clone(),
         role: options.role.clone(),
         kind: options.r#type.clone(),
         level: options.level.clone(),
-    }
+    })
 }
 
 /// A seccomp profile: the new field beats the deprecated string, and no word at all is unconfined.
@@ -177,14 +179,15 @@ mod tests {
             level: "l".into(),
         };
         assert_eq!(
-            selinux(&options),
-            SelinuxOptions {
+            selinux(Some(&options)),
+            Some(SelinuxOptions {
                 user: "u".into(),
                 role: "r".into(),
                 kind: "t".into(),
                 level: "l".into()
-            }
+            })
         );
+        assert_eq!(selinux(Some(&cri::SeLinuxOption::default())), None);
     }
 
     #[test]

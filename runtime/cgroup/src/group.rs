@@ -98,6 +98,14 @@ impl Group {
         Err(error)
     }
 
+    /// Whether this host can have such limits at all; the kernel may still refuse a value.
+    ///
+    /// # Errors
+    /// Names the limit and what it lacks.
+    pub fn check(&self, wanted: &Resources) -> Result<(), PlanError> {
+        self.plan(wanted).map(drop)
+    }
+
     async fn set_properties(&self, unit: &str, wanted: &Resources) -> Result<(), UpdateError> {
         let properties = units::properties(wanted, self.layout.version());
         systemd::set_properties(unit, properties)

@@ -12,8 +12,8 @@ use crate::error::{Error, Result};
 use crate::events::EventKind;
 use crate::ids;
 use crate::model::{
-    ContainerConfig, ContainerRecord, ContainerState, IdMapping, Launch, MountSource, PidMode,
-    PodState, RECORD_VERSION, SecurityProfile,
+    ContainerConfig, ContainerRecord, ContainerState, Launch, MountSource, PidMode, PodState,
+    RECORD_VERSION,
 };
 use crate::objects::{Container, Pod};
 use crate::oci;
@@ -73,9 +73,14 @@ impl Runtime {
         }
         self.validate(pod, &config)?;
         let image = self.find_image(&config.image.id)?;
+        let profile = oci::local_profile(&self.seccomp, &config.security)?;
         let edits = cdi::edits(&config)?;
         let launch = launch(&config, &image, edits.env())?;
         let id = ids::new_id()?;
+        let parent = self.cgroup_parent(&pod.record().config.cgroup_parent, pod.id());
+        let cgroup = self.cgroups.open(&parent, &id);
+        let checked = cgroup.check(&config.resources);
+        checked.map_err(|e| Error::limits("limit the container", e))?;
         let mut undo = Undo {
             runtime: &self,
             id: &id,
@@ -102,10 +107,9 @@ impl Runtime {
                 mounted_images.insert(image_id.clone(), undo.hold(owner, &image).map_err(failed)?);
             }
         }
-        let parent = self.cgroup_parent(&pod.record().config.cgroup_parent, pod.id());
         let record = ContainerRecord {
             version: RECORD_VERSION,
-            cgroup: self.cgroups.open(&parent, &id),
+            cgroup,
             pod_id: pod.id().to_owned(),
             created_at: ids::now(),
             started: None,
@@ -119,6 +123,10 @@ impl Runtime {
         };
         let container = Arc::new(Container::new(record));
         self.make_folders(pod, &container)?;
+        if let Some(profile) = profile {
+            let path = self.config.seccomp_profile(container.id());
+            std::fs::write(&path, profile).map_err(|e| Error::file("write", path, e))?;
+        }
         container.save(&self.container_records)?;
         undo.armed = false;
         self.add_container(pod, &container);
@@ -161,17 +169,8 @@ impl Runtime {
         oci::capabilities(&config.security)?;
         if !config.security.privileged {
             oci::check_apparmor(&self.features, &config.security.apparmor)?;
-            if let SecurityProfile::Localhost(_) = &config.security.seccomp {
-                oci::seccomp(&self.seccomp, &config.security)?;
-            }
         }
-        if config.security.selinux.is_some() && !self.features.selinux {
-            return Err(Error::Unsupported {
-                what: "an SELinux label".into(),
-                why: "the kernel has no SELinux".into(),
-            });
-        }
-        Ok(())
+        oci::check_selinux(&self.features, config.security.selinux.as_ref())
     }
 
     fn make_folders(&self, pod: &Pod, container: &Container) -> Result<()> {
@@ -184,7 +183,9 @@ impl Runtime {
         std::fs::set_permissions(&upper, std::fs::Permissions::from_mode(0o755))
             .map_err(|e| Error::file("set the mode of", &upper, e))?;
         if let Some(namespace) = &pod.record().config.user_namespace {
-            let (uid, gid) = (mapped_root(&namespace.uids)?, mapped_root(&namespace.gids)?);
+            let (uid, gid) = namespace
+                .root()
+                .ok_or_else(|| Error::invalid("the pod's user namespace does not map id 0"))?;
             for folder in [&upper, &work] {
                 std::os::unix::fs::chown(folder, Some(uid), Some(gid))
                     .map_err(|e| Error::file("give to the pod's root", folder, e))?;
@@ -254,14 +255,6 @@ fn find(pod: &Pod, config: &ContainerConfig) -> Option<Arc<Container>> {
         let other = &container.record().config;
         other.name == config.name && other.attempt == config.attempt
     })
-}
-
-fn mapped_root(mappings: &[IdMapping]) -> Result<u32> {
-    mappings
-        .iter()
-        .find(|mapping| mapping.container_id == 0)
-        .map(|mapping| mapping.host_id)
-        .ok_or_else(|| Error::invalid("the pod's user namespace does not map id 0"))
 }
 
 /// What runs: the request's command and arguments over the image's.

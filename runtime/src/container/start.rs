@@ -96,7 +96,7 @@ impl Runtime {
             .cgroups
             .create(&parent, &record.id, &resources)
             .await
-            .map_err(|e| Error::step("create the container's cgroup", e))?;
+            .map_err(|e| Error::limits("create the container's cgroup", e))?;
         let bundle = self.config.bundle(pod.id(), &record.id);
         let rootfs = bundle.join("rootfs");
         std::fs::create_dir_all(&rootfs).map_err(|e| Error::file("create", &rootfs, e))?;

@@ -49,6 +49,18 @@ pub struct UserNamespace {
     pub gids: Vec<IdMapping>,
 }
 
+impl UserNamespace {
+    /// The host's user and group id of the pod's root; None where it is not mapped.
+    #[must_use]
+    pub fn root(&self) -> Option<(u32, u32)> {
+        let host_id = |mappings: &[IdMapping]| {
+            let of_root = mappings.iter().find(|mapping| mapping.container_id == 0);
+            of_root.map(|mapping| mapping.host_id)
+        };
+        Some((host_id(&self.uids)?, host_id(&self.gids)?))
+    }
+}
+
 /// Transport of a port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Protocol {

@@ -98,10 +98,11 @@ pub(crate) fn capabilities(security: &Security) -> Result<Capabilities> {
 fn chosen(security: &Security) -> Result<Vec<String>> {
     let changes = &security.capabilities;
     let is_all = |name: &String| name.eq_ignore_ascii_case("ALL");
-    let mut set: Vec<String> = if changes.add.iter().any(is_all) {
-        current()
-    } else if changes.drop.iter().any(is_all) {
+    // As containerd has it: dropping all beats adding all, single names come after both.
+    let mut set: Vec<String> = if changes.drop.iter().any(is_all) {
         Vec::new()
+    } else if changes.add.iter().any(is_all) {
+        current()
     } else {
         DEFAULT.map(str::to_owned).to_vec()
     };
@@ -181,6 +182,7 @@ mod tests {
     fn all_dropped_then_one_added() {
         assert_eq!(bounding(&["SYS_TIME"], &["ALL"]), ["CAP_SYS_TIME"]);
         assert!(!bounding(&["ALL"], &["SYS_TIME"]).contains(&"CAP_SYS_TIME".to_owned()));
+        assert_eq!(bounding(&["ALL"], &["ALL"]), [""; 0]);
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use joey_cgroup::{DeviceKind, DeviceRule, Resources, default_devices};
+use joey_proto::shim::Bind;
 use serde_json::{Value, json};
 
 use crate::error::{Error, Result};
@@ -12,6 +13,7 @@ use crate::model::{ContainerConfig, Device};
 /// A node to be made in a container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Node {
+    host: PathBuf,
     path: PathBuf,
     block: bool,
     major: u32,
@@ -54,11 +56,33 @@ pub(crate) fn cgroup_resources(config: &ContainerConfig) -> Result<Resources> {
     Ok(resources)
 }
 
-/// `linux.devices` of the OCI spec.
-pub(super) fn spec_devices(config: &ContainerConfig) -> Result<Vec<Value>> {
+impl Node {
+    /// Libcontainer makes nodes beneath /dev only, and in a user namespace, which can make none,
+    /// it takes the container's name for the host's. `mapped`: in a user namespace.
+    fn is_bound(&self, mapped: bool) -> bool {
+        mapped || !self.path.starts_with("/dev")
+    }
+}
+
+/// Devices that are bind mounts of the host's nodes.
+pub(super) fn device_binds(config: &ContainerConfig, mapped: bool) -> Result<Vec<Bind>> {
+    let nodes = nodes(config)?.into_iter();
+    let bound = nodes.filter(|node| node.is_bound(mapped));
+    Ok(bound
+        .map(|node| Bind {
+            source: node.host.to_string_lossy().into_owned(),
+            destination: node.path.to_string_lossy().into_owned(),
+            ..Bind::default()
+        })
+        .collect())
+}
+
+/// `linux.devices` of the OCI spec; the others are [`device_binds`].
+pub(super) fn spec_devices(config: &ContainerConfig, mapped: bool) -> Result<Vec<Value>> {
     let nodes = nodes(config)?;
     Ok(nodes
         .iter()
+        .filter(|node| !node.is_bound(mapped))
         .map(|node| {
             json!({
                 "path": node.path,
@@ -127,6 +151,7 @@ fn collect(host: &Path, device: &Device, nodes: &mut Vec<Node>) -> Result<()> {
     } else if kind.is_block_device() || kind.is_char_device() {
         let number = metadata.rdev();
         nodes.push(Node {
+            host: host.to_owned(),
             path: device.container_path.clone(),
             block: kind.is_block_device(),
             major: rustix::fs::major(number),
@@ -154,12 +179,17 @@ mod tests {
             }],
             ..ContainerConfig::default()
         };
-        let devices = spec_devices(&config).unwrap();
+        let devices = spec_devices(&config, false).unwrap();
         assert_eq!(devices[0]["path"], "/dev/mine");
         assert_eq!(
             (&devices[0]["major"], &devices[0]["minor"]),
             (&json!(1), &json!(3))
         );
+        assert!(device_binds(&config, false).unwrap().is_empty());
+        assert!(spec_devices(&config, true).unwrap().is_empty());
+        let bound = device_binds(&config, true).unwrap();
+        assert_eq!(bound[0].source, "/dev/null");
+        assert_eq!(bound[0].destination, "/dev/mine");
         let rules = cgroup_resources(&config).unwrap().devices.unwrap();
         let last = rules.last().unwrap();
         assert!(last.allow && last.read && last.write && !last.mknod);
@@ -176,7 +206,7 @@ mod tests {
             ..ContainerConfig::default()
         };
         assert!(
-            spec_devices(&config)
+            spec_devices(&config, false)
                 .unwrap_err()
                 .to_string()
                 .contains("/etc/hostname")

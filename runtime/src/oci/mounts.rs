@@ -10,6 +10,7 @@ use crate::model::{
 };
 use crate::runtime::Runtime;
 
+use super::devices::device_binds;
 use crate::container::IMAGE_VOLUME_ERROR;
 
 /// Every bind mount, in the order they are made: parents before what is beneath them.
@@ -28,6 +29,8 @@ pub(crate) fn binds(
             }
         });
     }
+    let mapped = pod.config.user_namespace.is_some();
+    binds.extend(device_binds(&record.config, mapped)?);
     binds.sort_by_key(|bind| Path::new(&bind.destination).components().count());
     Ok(binds)
 }

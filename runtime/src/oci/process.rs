@@ -7,14 +7,14 @@ use crate::apparmor;
 use crate::container::ExecConfig;
 use crate::error::{Error, Result};
 use crate::features::Features;
-use crate::model::{ContainerRecord, GroupPolicy, SecurityProfile, User};
+use crate::model::{ContainerRecord, GroupPolicy, SecurityProfile, SelinuxOptions, User};
 use crate::runtime::Runtime;
 
 /// A container's init.
 pub(crate) fn init_process(runtime: &Runtime, record: &ContainerRecord) -> Result<shim::Process> {
     let security = &record.config.security;
-    let filter = seccomp(&runtime.seccomp, security)?;
-    let score = record.config.oom_score_adj;
+    let copy = runtime.config.seccomp_profile(&record.id);
+    let filter = seccomp(&runtime.seccomp, security, &copy)?;
     Ok(shim::Process {
         args: record
             .launch
@@ -41,8 +41,9 @@ pub(crate) fn init_process(runtime: &Runtime, record: &ContainerRecord) -> Resul
             .map(|filter| filter.flags)
             .unwrap_or_default(),
         rlimits: Vec::new(),
-        has_oom_score_adj: score.is_some(),
-        oom_score_adj: score.unwrap_or_default(),
+        // Never the daemon's own, which is almost exempt from the OOM killer.
+        has_oom_score_adj: true,
+        oom_score_adj: record.config.oom_score_adj.unwrap_or_default(),
         apparmor_profile: apparmor_profile(runtime, record),
         selinux_label: String::new(),
         terminal: record.config.tty,
@@ -95,6 +96,18 @@ pub(crate) fn check_apparmor(features: &Features, profile: &SecurityProfile) -> 
         )),
         _ => Ok(()),
     }
+}
+
+/// # Errors
+/// [`Error::Unsupported`] where a label is asked for that the container would not get.
+pub(crate) fn check_selinux(features: &Features, label: Option<&SelinuxOptions>) -> Result<()> {
+    if label.is_none() || features.selinux {
+        return Ok(());
+    }
+    Err(Error::Unsupported {
+        what: "an SELinux label".into(),
+        why: "the kernel has no SELinux".into(),
+    })
 }
 
 fn apparmor_profile(runtime: &Runtime, record: &ContainerRecord) -> String {

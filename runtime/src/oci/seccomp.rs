@@ -1,6 +1,6 @@
 //! The seccomp programs of a container.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use joey_seccomp::{Cache, Compiled, Profile};
@@ -14,45 +14,70 @@ const PROFILE_ROOT: &str = "/var/lib/kubelet/seccomp";
 /// No profile is larger.
 const MAX_PROFILE_BYTES: u64 = 4 << 20;
 
-/// The compiled profile of a container; None when it is unconfined.
+/// The compiled profile of a container; None when it is unconfined. `copy` is what was kept of a
+/// Localhost one.
 ///
 /// # Errors
 /// When the profile can't be read, parsed or compiled.
-pub(crate) fn seccomp(cache: &Cache, security: &Security) -> Result<Option<Arc<Compiled>>> {
+pub(crate) fn seccomp(
+    cache: &Cache,
+    security: &Security,
+    copy: &Path,
+) -> Result<Option<Arc<Compiled>>> {
+    match security.seccomp {
+        _ if security.privileged => Ok(None),
+        SecurityProfile::Unconfined => Ok(None),
+        SecurityProfile::RuntimeDefault => {
+            compile(cache, security, Profile::runtime_default()).map(Some)
+        }
+        SecurityProfile::Localhost(_) => {
+            let profile = parse(copy, &read(copy)?)?;
+            compile(cache, security, &profile).map(Some)
+        }
+    }
+}
+
+/// The text of a container's Localhost profile, None with another. It is kept with the container:
+/// every process of it gets the same filter, whatever becomes of the file.
+///
+/// # Errors
+/// When the profile can't be read, parsed or compiled.
+pub(crate) fn local_profile(cache: &Cache, security: &Security) -> Result<Option<Vec<u8>>> {
+    let SecurityProfile::Localhost(name) = &security.seccomp else {
+        return Ok(None);
+    };
     if security.privileged {
         return Ok(None);
     }
-    let profile = match &security.seccomp {
-        SecurityProfile::Unconfined => return Ok(None),
-        SecurityProfile::RuntimeDefault => None,
-        SecurityProfile::Localhost(name) => Some(read_profile(name)?),
-    };
-    let capabilities = capabilities(security)?.bounding;
-    let compiled = match &profile {
-        None => cache.get(Profile::runtime_default(), &capabilities),
-        Some(profile) => cache.get(profile, &capabilities),
-    };
-    compiled
-        .map(Some)
-        .map_err(|e| Error::step("compile the seccomp profile", e))
+    let path = Path::new(PROFILE_ROOT).join(name);
+    let text = read(&path)?;
+    compile(cache, security, &parse(&path, &text)?)?;
+    Ok(Some(text))
 }
 
-fn read_profile(name: &str) -> Result<Profile> {
-    let path = Path::new(name);
-    let path = if path.is_absolute() {
-        path.to_owned()
-    } else {
-        PathBuf::from(PROFILE_ROOT).join(path)
-    };
-    let file = |error| Error::file("read the seccomp profile", &path, error);
-    let size = std::fs::metadata(&path).map_err(file)?.len();
-    if size > MAX_PROFILE_BYTES {
-        return Err(Error::invalid(format!(
-            "seccomp profile {} has {size} bytes, more than {MAX_PROFILE_BYTES}",
-            path.display()
+fn compile(cache: &Cache, security: &Security, profile: &Profile) -> Result<Arc<Compiled>> {
+    let capabilities = capabilities(security)?.bounding;
+    let compiled = cache.get(profile, &capabilities);
+    compiled.map_err(|e| Error::step("compile the seccomp profile", e))
+}
+
+fn parse(path: &Path, text: &[u8]) -> Result<Profile> {
+    let step = || format!("parse the seccomp profile {}", path.display());
+    Profile::parse(text).map_err(|e| Error::step(step(), e))
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
+    let file = |error| Error::file("read the seccomp profile", path, error);
+    let metadata = std::fs::metadata(path).map_err(file)?;
+    let wrong = |what: &str| Error::invalid(format!("seccomp profile {} {what}", path.display()));
+    if !metadata.is_file() {
+        return Err(wrong("is no file"));
+    }
+    if metadata.len() > MAX_PROFILE_BYTES {
+        let bytes = metadata.len();
+        return Err(wrong(&format!(
+            "has {bytes} bytes, more than {MAX_PROFILE_BYTES}"
         )));
     }
-    let bytes = std::fs::read(&path).map_err(file)?;
-    Profile::parse(&bytes)
-        .map_err(|e| Error::step(format!("parse the seccomp profile {}", path.display()), e))
+    std::fs::read(path).map_err(file)
 }

@@ -37,7 +37,7 @@ pub(crate) fn spec(
         "hooks": record.edits.spec_hooks(),
         "linux": {
             "namespaces": namespaces(pod, record, cgroups),
-            "devices": spec_devices(&record.config)?,
+            "devices": spec_devices(&record.config, pod.config.user_namespace.is_some())?,
             "maskedPaths": masked,
             "readonlyPaths": readonly,
         },

@@ -3,19 +3,17 @@
 use std::path::Path;
 
 use crate::error::{Error, Result};
-use crate::model::{DnsConfig, NamespaceMode, PodConfig};
+use crate::model::{DnsConfig, NamespaceMode, PodConfig, UserNamespace};
 
 /// Writes the files that do not depend on the pod's address.
 pub(super) fn write(folder: &Path, config: &PodConfig, host_name: &str) -> Result<()> {
-    put(
-        &folder.join("hostname"),
-        format!("{host_name}\n").as_bytes(),
-    )?;
+    let host_name = format!("{host_name}\n");
+    put(&folder.join("hostname"), host_name.as_bytes(), config)?;
     let resolv = match &config.dns {
         Some(dns) => resolv_conf(dns),
         None => std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default(),
     };
-    put(&folder.join("resolv.conf"), resolv.as_bytes())
+    put(&folder.join("resolv.conf"), resolv.as_bytes(), config)
 }
 
 /// Writes `/etc/hosts`; `addresses` are the pod's own.
@@ -30,7 +28,7 @@ pub(super) fn write_hosts(
     } else {
         hosts(host_name, addresses)
     };
-    put(&folder.join("hosts"), text.as_bytes())
+    put(&folder.join("hosts"), text.as_bytes(), config)
 }
 
 fn hosts(host_name: &str, addresses: &[std::net::IpAddr]) -> String {
@@ -58,8 +56,15 @@ fn resolv_conf(dns: &DnsConfig) -> String {
     text
 }
 
-fn put(path: &Path, bytes: &[u8]) -> Result<()> {
-    std::fs::write(path, bytes).map_err(|e| Error::file("write", path, e))
+/// The file belongs to the pod's root. Not by a mapped mount: a tmpfs takes none before Linux 6.3.
+fn put(path: &Path, bytes: &[u8], config: &PodConfig) -> Result<()> {
+    std::fs::write(path, bytes).map_err(|e| Error::file("write", path, e))?;
+    let root = config.user_namespace.as_ref().and_then(UserNamespace::root);
+    if let Some((uid, gid)) = root {
+        std::os::unix::fs::chown(path, Some(uid), Some(gid))
+            .map_err(|e| Error::file("give to the pod's root", path, e))?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ use crate::model::{
     IdMapping, NamespaceMode, PodConfig, PodRecord, PodState, Protocol, RECORD_VERSION,
 };
 use crate::objects::Pod;
+use crate::oci;
 use crate::runtime::Runtime;
 
 /// Of a pod's `/dev/shm`; the field's common default.
@@ -60,12 +61,20 @@ impl Runtime {
             )));
         }
         for key in config.sysctls.keys() {
+            // An empty part is a `..`, or a path that is no sysctl's.
+            if key.split(['.', '/']).any(str::is_empty) {
+                return Err(Error::invalid(format!("{key:?} is no sysctl's name")));
+            }
             if !is_namespaced(key, config) {
                 return Err(Error::invalid(format!(
                     "sysctl {key} is not of a namespace that the pod has of its own"
                 )));
             }
         }
+        if !config.security.privileged {
+            oci::check_apparmor(&self.features, &config.security.apparmor)?;
+        }
+        oci::check_selinux(&self.features, config.security.selinux.as_ref())?;
         if config.user_namespace.is_some() && config.network == NamespaceMode::Node {
             return Err(Error::invalid(
                 "a pod with a user namespace can't use the host's network",

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use joey_cgroup::Resources;
 
 use crate::error::{Error, Result};
+use crate::resources::merged;
 use crate::runtime::Runtime;
 
 impl Runtime {
@@ -30,12 +31,19 @@ impl Runtime {
                 group
                     .update(resources)
                     .await
-                    .map_err(|e| Error::step("update the pod's cgroup", e))?;
+                    .map_err(|e| Error::limits("update the pod's cgroup", e))?;
             }
         }
         pod.change(|record| {
-            record.config.overhead = overhead.or_else(|| record.config.overhead.take());
-            record.config.resources = resources.or_else(|| record.config.resources.take());
+            let config = &mut record.config;
+            for (old, new) in [
+                (&mut config.overhead, overhead),
+                (&mut config.resources, resources),
+            ] {
+                if let Some(new) = new {
+                    *old = Some(merged(&old.take().unwrap_or_default(), new));
+                }
+            }
         });
         pod.save(&self.pod_records)
     }
