@@ -90,11 +90,11 @@ class Layer:
                 self.file(path, file.read(), stat.S_IMODE(status.st_mode))
         return self
 
-    def finish(self):
+    def finish(self, level=6):
         """(compressed bytes, digest of the uncompressed tar)."""
         self._tar.close()
         raw = self._raw.getvalue()
-        return gzip.compress(raw, 6, mtime=0), digest(raw)
+        return gzip.compress(raw, level, mtime=0), digest(raw)
 
 
 class Store:

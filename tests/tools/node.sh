@@ -1,7 +1,11 @@
 # Sourced: a node of its own for a test, which vanishes with it.
 #
-#   node_start joey|containerd   network, IPC and mount namespaces, a registry with the test
-#                                images, and the runtime; sets the NODE_* variables
+#   node_start joey|joey-cni|containerd
+#                                network, IPC and mount namespaces, a registry with the test
+#                                images, and the runtime; sets the NODE_* variables. joey-cni
+#                                has containerd's CNI conf instead of Joey's own network. With
+#                                NODE_GROUPED=1 the runtime gets a cgroup of its own beside its
+#                                pods': whatever a node spends on CPU is counted in NODE_GROUP
 #   in_node COMMAND...           runs a command in the node's namespaces
 #   node_crictl ARGS...          crictl against the runtime
 #   node_clean                   removes all pods, containers and images of the runtime
@@ -18,7 +22,7 @@ JOEY_BIN=${JOEY_BIN:-$JOEY_CACHE/bin}
 NODE_REGISTRY=http://127.0.0.1:5000
 NODE_ADDRESS=192.0.2.1
 
-NODE_HOLDER='' NODE_RUNTIME_PID='' NODE_DIR='' NODE_DATA='' NODE_SOCKET=''
+NODE_HOLDER='' NODE_RUNTIME_PID='' NODE_DIR='' NODE_DATA='' NODE_SOCKET='' NODE_GROUP=''
 
 in_node() {
     nsenter --target "$NODE_HOLDER" --net --ipc --mount --wd="$PWD" -- "$@"
@@ -34,6 +38,7 @@ node_start() {
     NODE_CRICTL=$tools/crictl
     NODE_DIR=$(mktemp -d /run/joey-test.XXXXXX)
     NODE_DATA=/var/lib/joey-test.${NODE_DIR##*.}
+    NODE_GROUP=${NODE_DIR##*/}
     mkdir -p "$NODE_DATA" "$NODE_DIR/tmp" "$NODE_DIR/certs.d"
     # The root of a user namespace must be able to pass through.
     chmod 711 "$NODE_DIR"
@@ -61,24 +66,43 @@ EOF
     in_node "$TESTS/tools/registry" start "$NODE_DIR/registry" >/dev/null
     in_node "$TESTS/images/images" push --registry "$NODE_REGISTRY"
     "$TESTS/images/images" mirrors "$NODE_DIR/certs.d" --registry "$NODE_REGISTRY"
-    "node_start_$runtime"
+    case $runtime in
+        joey) node_start_joey builtin ;;
+        joey-cni) node_start_joey cni ;;
+        containerd) node_start_containerd ;;
+        *) echo "node_start: unknown runtime '$runtime'" >&2; return 2 ;;
+    esac
     printf 'runtime-endpoint: unix://%s\nimage-endpoint: unix://%s\ntimeout: 60\n' \
         "$NODE_SOCKET" "$NODE_SOCKET" >"$NODE_DIR/crictl.yaml"
     node_wait "$runtime"
 }
 
-node_start_joey() {
+node_cni_conf() {
+    mkdir -p "$NODE_DIR/cni"
+    cat >"$NODE_DIR/cni/10-bridge.conflist" <<EOF
+{"cniVersion": "1.0.0", "name": "pods", "plugins": [
+  {"type": "bridge", "bridge": "cni0", "isGateway": true, "ipMasq": true, "hairpinMode": true,
+   "ipam": {"type": "host-local", "dataDir": "$NODE_DIR/addresses", "ranges": [[{"subnet": "10.88.0.0/16"}]],
+            "routes": [{"dst": "0.0.0.0/0"}]}},
+  {"type": "portmap", "capabilities": {"portMappings": true}}]}
+EOF
+}
+
+node_start_joey() { # NETWORK-MODE
     NODE_SOCKET=$NODE_DIR/joey.sock
+    [ "$1" != cni ] || node_cni_conf
     cat >"$NODE_DIR/config.toml" <<EOF
 [registry]
 config_path = "$NODE_DIR/certs.d"
 
 [network]
-mode = "builtin"
+mode = "$1"
+cni_conf_dir = "$NODE_DIR/cni"
+cni_bin_dirs = ["/usr/lib/cni"]
 
 [cgroup]
 driver = "cgroupfs"
-default_parent = "/${NODE_DIR##*/}"
+default_parent = "/$NODE_GROUP"
 EOF
     NODE_RUNTIME_CMD=("$JOEY_BIN/joeyd" --config "$NODE_DIR/config.toml"
         --root "$NODE_DATA/root" --state "$NODE_DIR/state" --listen "unix://$NODE_SOCKET")
@@ -90,14 +114,7 @@ node_start_containerd() {
     containerd=$("$TESTS/conformance/build-tools" containerd)
     runc=$("$TESTS/conformance/build-tools" runc)
     NODE_SOCKET=$NODE_DIR/containerd.sock
-    mkdir -p "$NODE_DIR/cni"
-    cat >"$NODE_DIR/cni/10-bridge.conflist" <<'EOF'
-{"cniVersion": "1.0.0", "name": "pods", "plugins": [
-  {"type": "bridge", "bridge": "cni0", "isGateway": true, "ipMasq": true, "hairpinMode": true,
-   "ipam": {"type": "host-local", "ranges": [[{"subnet": "10.88.0.0/16"}]],
-            "routes": [{"dst": "0.0.0.0/0"}]}},
-  {"type": "portmap", "capabilities": {"portMappings": true}}]}
-EOF
+    node_cni_conf
     cat >"$NODE_DIR/config.toml" <<EOF
 version = 3
 root = "$NODE_DATA/root"
@@ -141,9 +158,20 @@ EOF
 # Starts NODE_RUNTIME_CMD in the node; also used to start it again after it was stopped.
 node_spawn_runtime() {
     # Not through in_node: a function in the background would be a shell, not the runtime itself.
-    nsenter --target "$NODE_HOLDER" --net --ipc --mount -- \
-        setsid "${NODE_RUNTIME_CMD[@]}" >>"$NODE_DIR/runtime.log" 2>&1 </dev/null &
+    (
+        [ -z "${NODE_GROUPED:-}" ] || node_enter_group
+        exec nsenter --target "$NODE_HOLDER" --net --ipc --mount -- \
+            setsid "${NODE_RUNTIME_CMD[@]}" >>"$NODE_DIR/runtime.log" 2>&1 </dev/null
+    ) &
     NODE_RUNTIME_PID=$!
+}
+
+# Moves this shell to the runtime's group of the hierarchy that counts CPU time.
+node_enter_group() {
+    local mount=/sys/fs/cgroup/cpuacct
+    [ -d "$mount" ] || mount=/sys/fs/cgroup
+    mkdir -p "$mount/$NODE_GROUP/runtime"
+    echo "$BASHPID" >"$mount/$NODE_GROUP/runtime/cgroup.procs"
 }
 
 node_wait() {
@@ -217,8 +245,8 @@ EOF
 node_remove_cgroups() {
     local mount
     for mount in $(awk '$3 == "cgroup" || $3 == "cgroup2" {print $2}' /proc/mounts); do
-        [ ! -d "$mount/${NODE_DIR##*/}" ] ||
-            find "$mount/${NODE_DIR##*/}" -depth -type d -exec rmdir {} + 2>/dev/null || true
+        [ ! -d "$mount/$NODE_GROUP" ] ||
+            find "$mount/$NODE_GROUP" -depth -type d -exec rmdir {} + 2>/dev/null || true
     done
 }
 
