@@ -79,7 +79,8 @@ fn links() -> BTreeSet<String> {
 }
 
 /// The shims whose run folder is below `state`.
-pub(crate) fn shims(state: &Path) -> Vec<i32> {
+#[must_use]
+pub fn shims(state: &Path) -> Vec<i32> {
     let state = state.to_string_lossy().into_owned();
     let mut found = Vec::new();
     for name in names(Path::new("/proc")) {

@@ -15,7 +15,7 @@ mod stand;
 pub use client::{Client, container_spec, pod_config};
 pub use daemon::{Daemon, binary};
 pub use image::{ImageBuilder, busybox};
-pub use leaks::Footprint;
+pub use leaks::{Footprint, shims};
 pub use pods::{bind, namespaces, pod_security, security};
 pub use registry::{CREDENTIALS, Registry};
 pub use stand::Stand;

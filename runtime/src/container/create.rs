@@ -166,6 +166,7 @@ impl Runtime {
                 return Err(Error::invalid("the target container is not running"));
             }
         }
+        oci::check_devices(config)?;
         oci::capabilities(&config.security)?;
         if !config.security.privileged {
             oci::check_apparmor(&self.features, &config.security.apparmor)?;

@@ -97,6 +97,12 @@ pub(super) fn spec_devices(config: &ContainerConfig, mapped: bool) -> Result<Vec
         .collect())
 }
 
+/// # Errors
+/// Names a device asked for that is none.
+pub(crate) fn check_devices(config: &ContainerConfig) -> Result<()> {
+    asked_for(config).map(drop)
+}
+
 fn nodes(config: &ContainerConfig) -> Result<Vec<Node>> {
     let mut nodes = Vec::new();
     if config.security.privileged {
@@ -108,6 +114,12 @@ fn nodes(config: &ContainerConfig) -> Result<Vec<Node>> {
         collect(&every.host_path.clone(), &every, &mut nodes)?;
         nodes.retain(|node| !made_for_every_container(&node.path));
     }
+    nodes.extend(asked_for(config)?);
+    Ok(nodes)
+}
+
+fn asked_for(config: &ContainerConfig) -> Result<Vec<Node>> {
+    let mut nodes = Vec::new();
     for device in &config.devices {
         let path = std::fs::canonicalize(&device.host_path)
             .map_err(|e| Error::file("find the device", &device.host_path, e))?;

@@ -11,7 +11,7 @@ mod signals;
 mod spec;
 
 pub(crate) use capabilities::capabilities;
-pub(crate) use devices::cgroup_resources;
+pub(crate) use devices::{cgroup_resources, check_devices};
 pub(crate) use environment::environment;
 pub(crate) use mounts::binds;
 pub(crate) use process::{check_apparmor, check_selinux, exec_process, init_process};

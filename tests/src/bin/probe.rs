@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
@@ -60,27 +61,9 @@ fn is_shim(pid: i32) -> bool {
 fn seize(end: Instant) {
     let (mut seen, mut won) = (BTreeSet::new(), BTreeSet::new());
     while Instant::now() < end {
-        for pid in processes() {
-            if !is_shim(pid) {
-                continue;
-            }
+        for pid in processes().filter(|pid| is_shim(*pid)) {
             seen.insert(pid);
-            let mut got = Vec::new();
-            for name in ["fd", "cwd", "root", "exe", "mem"] {
-                let path = format!("/proc/{pid}/{name}");
-                let reached = match name {
-                    "fd" => std::fs::read_dir(path).is_ok_and(|mut all| all.next().is_some()),
-                    "mem" => File::options().read(true).write(true).open(path).is_ok(),
-                    _ => std::fs::metadata(path).is_ok(),
-                };
-                if reached {
-                    got.push(name);
-                }
-            }
-            // SAFETY: attaching without options takes no pointer that is read or written.
-            if unsafe { libc::ptrace(libc::PTRACE_SEIZE, pid, 0, 0) } == 0 {
-                got.push("trace");
-            }
+            let got = reach(pid);
             // What was reached may have been the program already.
             if is_shim(pid) {
                 won.extend(got);
@@ -88,7 +71,38 @@ fn seize(end: Instant) {
         }
     }
     println!("seen {}", seen.len());
-    println!("won {won:?}");
+    won.iter().for_each(|line| println!("{line}"));
+}
+
+/// What of a process can be had: a word and what it leads to.
+fn reach(pid: i32) -> Vec<String> {
+    let mut got = Vec::new();
+    let open = std::fs::read_dir(format!("/proc/{pid}/fd"));
+    for fd in open.into_iter().flatten().flatten() {
+        if let Ok(target) = std::fs::read_link(fd.path()) {
+            got.push(format!("fd {}", target.display()));
+        }
+    }
+    let place = |path: &str| std::fs::metadata(path).map(|it| (it.dev(), it.ino()));
+    let own = place("/").unwrap();
+    for name in ["cwd", "root"] {
+        if let Ok(found) = place(&format!("/proc/{pid}/{name}")) {
+            let side = if found == own { "inside" } else { "outside" };
+            got.push(format!("{name} {side}"));
+        }
+    }
+    let memory = File::options()
+        .read(true)
+        .write(true)
+        .open(format!("/proc/{pid}/mem"));
+    if memory.is_ok() {
+        got.push("mem open".to_owned());
+    }
+    // SAFETY: attaching without options takes no pointer that is read or written.
+    if unsafe { libc::ptrace(libc::PTRACE_SEIZE, pid, 0, 0) } == 0 {
+        got.push("trace attached".to_owned());
+    }
+    got
 }
 
 /// Writes to the program that the runtime runs (CVE-2019-5736), through every process it can see.
