@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use tonic::{Code, Request, Response, Status};
-use tracing::Instrument;
+use tracing::{Instrument, Span};
 
 use crate::status::{Failure, Result};
 
@@ -24,8 +24,11 @@ fn new_id() -> String {
 }
 
 /// Serves one call: the answer, or the status with the operation's id, which the log shows too.
+///
+/// `span` makes the call's span from the id and the caller's `traceparent`: its name has to be known
+/// at compile time.
 pub(crate) async fn run<Q, A, F>(
-    rpc: &'static str,
+    span: impl FnOnce(&str, Option<&str>) -> Span,
     request: Request<Q>,
     serve: impl FnOnce(Q) -> F,
 ) -> std::result::Result<Response<A>, Status>
@@ -33,18 +36,37 @@ where
     F: Future<Output = Result<A>>,
 {
     let id = new_id();
-    let parent = request
+    let caller = request
         .metadata()
         .get("traceparent")
         .and_then(|value| value.to_str().ok());
-    let span = tracing::info_span!("cri", rpc, operation = %id, traceparent = parent);
+    let span = span(&id, caller);
     let served = serve(request.into_inner()).instrument(span.clone()).await;
     served.map(Response::new).map_err(|failure| {
         let status = failure.to_status(&id);
         span.in_scope(|| log(&failure, status.code()));
+        // After the message, which holds the same: these are for traces.
+        span.record("otel.status_code", "ERROR");
+        span.record("otel.status_description", failure.message());
         status
     })
 }
+
+/// A function that makes the spans of one RPC, for [`run`].
+macro_rules! span_of {
+    ($rpc:literal) => {
+        |operation: &str, traceparent: Option<&str>| {
+            tracing::info_span!(
+                $rpc,
+                operation,
+                traceparent,
+                otel.status_code = tracing::field::Empty,
+                otel.status_description = tracing::field::Empty,
+            )
+        }
+    };
+}
+pub(crate) use span_of;
 
 fn log(failure: &Failure, code: Code) {
     let error = failure.message();
@@ -99,7 +121,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_status_names_the_operation() {
-        let failed = run("Version", Request::new(()), |()| async {
+        let failed = run(span_of!("Version"), Request::new(()), |()| async {
             Err::<(), _>(Failure::Invalid("no".into()))
         });
         let status = failed.await.unwrap_err();

@@ -23,7 +23,8 @@ macro_rules! rpcs {
                 &self,
                 request: Request<cri::$request>,
             ) -> Result<Response<cri::$response>, Status> {
-                operation::run($name, request, |request| crate::$module::serve(self, request)).await
+                let span = operation::span_of!($name);
+                operation::run(span, request, |request| crate::$module::serve(self, request)).await
             })*
 
             $(type $stream = Listing<cri::$item>;
@@ -32,8 +33,9 @@ macro_rules! rpcs {
                 &self,
                 request: Request<cri::$stream_request>,
             ) -> Result<Response<Self::$stream>, Status> {
+                let span = operation::span_of!($stream_name);
                 let serve = |request| crate::$stream_module::stream(self, request);
-                operation::run($stream_name, request, serve).await
+                operation::run(span, request, serve).await
             })*
         }
     };

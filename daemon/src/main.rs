@@ -12,6 +12,7 @@ mod reload;
 mod serve;
 mod shutdown;
 mod socket;
+mod traces;
 mod wiring;
 
 use std::process::ExitCode;
@@ -20,6 +21,7 @@ use clap::Parser;
 
 use args::{Args, Command, ConfigCommand, Settings};
 use config::{Config, ConfigError};
+use traces::Traces;
 use wiring::StartError;
 
 /// More threads than this only cost memory: the daemon waits for others most of the time.
@@ -64,10 +66,6 @@ fn dump(config: &Config) -> Result<String, ConfigError> {
 }
 
 fn serve(settings: Settings, config: Config) -> Result<(), StartError> {
-    let logging = logging::start(&config.log.level).map_err(|source| ConfigError::Value {
-        key: "log.level",
-        what: source.to_string(),
-    })?;
     let workers = std::thread::available_parallelism()
         .map_or(2, usize::from)
         .min(MAX_WORKERS);
@@ -76,7 +74,18 @@ fn serve(settings: Settings, config: Config) -> Result<(), StartError> {
         .enable_all()
         .build()
         .map_err(StartError::Threads)?;
+    let wrong = |key, what: String| ConfigError::Value { key, what };
+    let traces = {
+        let _inside = runtime.enter();
+        Traces::start(&config.tracing)
+            .map_err(|error| wrong("tracing.endpoint", error.to_string()))?
+    };
+    let logging = logging::start(&config.log.level, traces.as_ref())
+        .map_err(|error| wrong("log.level", error.to_string()))?;
     let served = runtime.block_on(wiring::run(settings, config, logging));
+    if let Some(traces) = traces {
+        traces.stop();
+    }
     // A blocking read that hangs must not hold up the end.
     runtime.shutdown_background();
     served

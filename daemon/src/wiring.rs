@@ -89,7 +89,10 @@ pub async fn run(settings: Settings, config: Config, logging: Logging) -> Result
     let runtime = Runtime::open(runtime_config(&config)?, Arc::clone(&images))
         .await
         .map_err(StartError::Runtime)?;
-    let shared = Arc::new(Shared::new(Lanes::new(&config.limits)));
+    let shared = Arc::new(Shared::new(
+        Lanes::new(&config.limits),
+        !config.tracing.endpoint.is_empty(),
+    ));
     let streaming = open_streaming(&config, &runtime).await?;
     tokio::spawn(Arc::clone(&streaming).serve(shared.stopping.clone()));
     let cri = open_cri(&config, &runtime, &images, Arc::clone(&streaming));

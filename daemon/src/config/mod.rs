@@ -49,6 +49,8 @@ pub struct Config {
     pub runtime: Runtime,
     /// Prometheus.
     pub metrics: Metrics,
+    /// OpenTelemetry.
+    pub tracing: Tracing,
 }
 
 impl Default for Config {
@@ -68,6 +70,7 @@ impl Default for Config {
             streaming: Streaming::default(),
             runtime: Runtime::default(),
             metrics: Metrics::default(),
+            tracing: Tracing::default(),
         }
     }
 }
@@ -267,6 +270,16 @@ pub struct Handler {}
 pub struct Metrics {
     /// `host:port` of the Prometheus text at `/metrics`; empty: none.
     pub address: String,
+}
+
+/// `[tracing]`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Tracing {
+    /// `host:port` of an OpenTelemetry collector (OTLP over gRPC, without TLS); empty: no traces.
+    pub endpoint: String,
+    /// Of a million calls whose callers did not decide, how many are traced.
+    pub sampling_rate_per_million: u32,
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use hyper::{Request, Response};
+use opentelemetry::trace::FutureExt;
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 use tonic::{Code, Status};
@@ -19,6 +20,7 @@ use tracing::{Instrument, Span};
 use super::body::{CallBody, name_operation, status_of};
 use super::lane::{Lane, Lanes};
 use crate::metrics::Calls;
+use crate::traces;
 
 /// What calls share.
 #[derive(Debug)]
@@ -29,6 +31,8 @@ pub struct Shared {
     pub calls: Calls,
     /// Cancelled when the daemon stops: ends what stays open.
     pub stopping: CancellationToken,
+    /// Whether spans go to a collector.
+    traced: bool,
     started: u64,
     next: AtomicU64,
 }
@@ -36,7 +40,7 @@ pub struct Shared {
 impl Shared {
     /// For one daemon.
     #[must_use]
-    pub fn new(lanes: Lanes) -> Self {
+    pub fn new(lanes: Lanes, traced: bool) -> Self {
         let started = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .unwrap_or(Duration::ZERO);
@@ -44,6 +48,7 @@ impl Shared {
             lanes,
             calls: Calls::default(),
             stopping: CancellationToken::new(),
+            traced,
             started: started.as_secs(),
             next: AtomicU64::new(1),
         }
@@ -97,8 +102,19 @@ where
         let shared = Arc::clone(&self.shared);
         let operation = shared.operation_id();
         let path = request.uri().path().to_owned();
+        // The spans that the call makes belong to the caller's.
+        let caller = match shared.traced {
+            true => traces::caller(request.headers()),
+            false => None,
+        };
+        let attached = caller.clone().map(opentelemetry::Context::attach);
         let span = span(&request, &path, &operation);
-        Box::pin(serve(inner, shared, request, path, operation).instrument(span))
+        drop(attached);
+        let served = serve(inner, shared, request, path, operation).instrument(span);
+        match caller {
+            Some(caller) => Box::pin(served.with_context(caller)),
+            None => Box::pin(served),
+        }
     }
 }
 
@@ -217,7 +233,7 @@ mod tests {
 
     #[test]
     fn operation_ids_differ() {
-        let shared = Shared::new(Lanes::new(&crate::config::Limits::default()));
+        let shared = Shared::new(Lanes::new(&crate::config::Limits::default()), false);
         assert_ne!(shared.operation_id(), shared.operation_id());
     }
 }

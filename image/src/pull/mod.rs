@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use joey_p2p::{BlobSource, FetchError, FetchErrorKind};
 use tokio::task::JoinSet;
+use tracing::{Instrument as _, debug_span};
 
 pub use layer::LayerError;
 pub use progress::{ProgressEvent, ProgressSink};
@@ -193,7 +194,9 @@ pub(crate) async fn run(core: Arc<Core>, request: PullRequest) -> Result<Arc<Ima
         .map_err(|_| PullError::Aborted)??
     };
     let session = Arc::new(session);
-    let resolved = resolve::resolve(&core, &session, &reference).await?;
+    let resolved = resolve::resolve(&core, &session, &reference)
+        .instrument(debug_span!("resolve image", %reference))
+        .await?;
     progress.event(&ProgressEvent::Resolved {
         digest: resolved.top,
         layers: resolved
@@ -227,7 +230,8 @@ pub(crate) async fn run(core: Arc<Core>, request: PullRequest) -> Result<Arc<Ima
         },
         digest: reference.with_digest(resolved.top).to_string(),
     };
-    Ok(commit::commit(&core, new, pins).await?)
+    let commit = commit::commit(&core, new, pins);
+    Ok(commit.instrument(debug_span!("commit image")).await?)
 }
 
 fn keep_for_retry(pins: Pins) {
@@ -281,7 +285,9 @@ async fn layers(
     for index in order {
         let (core, source) = (Arc::clone(core), Arc::clone(&source));
         let (job, progress) = (jobs[index].clone(), progress.clone());
-        tasks.spawn(async move { (index, layer::obtain(core, source, job, progress).await) });
+        let span = debug_span!("get layer", digest = %job.blob, bytes = job.size);
+        let obtain = async move { (index, layer::obtain(core, source, job, progress).await) };
+        tasks.spawn(obtain.instrument(span));
     }
     let mut waiting: Vec<Option<Outcome>> = jobs.iter().map(|_| None).collect();
     let mut landed = 0;

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tokio::task::JoinHandle;
+use tracing::Instrument as _;
 
 pub use catalog::AmbiguousName;
 pub use commit::CommitError;
@@ -179,7 +180,7 @@ impl ImageStore {
     ///
     /// See [`PullError`]; nothing of a failed pull is visible.
     pub async fn pull(&self, request: PullRequest) -> Result<Arc<Image>, PullError> {
-        tokio::spawn(pull::run(Arc::clone(&self.core), request))
+        tokio::spawn(pull::run(Arc::clone(&self.core), request).in_current_span())
             .await
             .map_err(|_| PullError::Aborted)?
     }

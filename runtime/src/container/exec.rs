@@ -11,6 +11,7 @@ use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe::Receiver;
 use tokio::sync::broadcast::{self, error::RecvError};
 use tokio::time::Instant;
+use tracing::{Instrument as _, debug_span};
 
 use super::stop::LONGEST_GRACE;
 use crate::error::{Error, Result};
@@ -154,6 +155,7 @@ impl Runtime {
         let events = shim.events();
         let executed = shim
             .exec(request, theirs)
+            .instrument(debug_span!("start command"))
             .await
             .map_err(|e| Error::step(format!("run {:?} in the container", config.command[0]), e))?;
         Ok(ExecSession {

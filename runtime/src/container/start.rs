@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use joey_proto::shim::{NamespaceMode as ShimNamespace, Rootfs, Start, StartReply};
+use tracing::{Instrument as _, debug_span};
 
 use super::kill::kill_group;
 use crate::error::{Error, Result};
@@ -95,6 +96,7 @@ impl Runtime {
         let group = self
             .cgroups
             .create(&parent, &record.id, &resources)
+            .instrument(debug_span!("make cgroup"))
             .await
             .map_err(|e| Error::limits("create the container's cgroup", e))?;
         let bundle = self.config.bundle(pod.id(), &record.id);
@@ -135,7 +137,8 @@ impl Runtime {
             ipc_node: pod_record.config.ipc == NamespaceMode::Node,
             rootfs_path: text(&rootfs),
         };
-        let started = shim.start(request).await;
+        let started = shim.start(request);
+        let started = started.instrument(debug_span!("start process")).await;
         group.release();
         started.map_err(|e| Error::step(format!("start container {}", record.config.name), e))
     }

@@ -8,6 +8,7 @@ use joey_cgroup::{Group, Resources};
 use joey_network::{AttachRequest, netns};
 use joey_proto::shim::{self, StartPod};
 use joey_shim_client::Shim;
+use tracing::{Instrument as _, debug_span};
 
 use super::files;
 use crate::config::netns_path;
@@ -162,6 +163,7 @@ impl Runtime {
         files::write(&folder, config, &host_name)?;
 
         let shim = Shim::spawn(&self.shim_binary, id, &folder)
+            .instrument(debug_span!("start shim"))
             .await
             .map_err(|e| Error::step("start the pod's shim", e))?;
         let shim_pid = shim.pid();
@@ -180,7 +182,8 @@ impl Runtime {
             host_name.clone(),
             cgroup_dirs.unwrap_or_default(),
         );
-        let started = shim.start_pod(request).await;
+        let started = shim.start_pod(request);
+        let started = started.instrument(debug_span!("make namespaces")).await;
         if let Some(group) = group {
             group.release();
         }
@@ -191,7 +194,8 @@ impl Runtime {
             netns::pin(namespace.as_fd(), &path).map_err(|e| {
                 Error::step(format!("pin the network namespace {}", path.display()), e)
             })?;
-            self.attach_network(pod).await?;
+            let attached = self.attach_network(pod);
+            attached.instrument(debug_span!("attach network")).await?;
         }
         let record = pod.record();
         let addresses = record.network.as_ref().map(|network| network.ips.clone());
