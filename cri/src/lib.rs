@@ -45,6 +45,7 @@ mod runtime_config;
 mod runtime_service;
 mod runtime_status;
 mod service;
+mod spread;
 mod start_container;
 mod status;
 mod stop_container;

@@ -9,8 +9,8 @@ use joey_runtime::model::Owner;
 use crate::chunks::{self, Listing};
 use crate::container_stats::running_stats;
 use crate::filter;
-use crate::operation::blocking;
 use crate::service::Service;
+use crate::spread::spread;
 use crate::status::Result;
 
 pub(crate) async fn serve(
@@ -37,15 +37,11 @@ async fn list(
     filter: Option<ContainerStatsFilter>,
 ) -> Result<Vec<ContainerStats>> {
     let filter = filter.unwrap_or_default();
+    let mut containers = service.runtime.containers(Owner::Cri);
+    containers.retain(|container| filter::container_stats(&filter, &container.record()));
     let service = service.clone();
-    blocking(move || {
-        let containers = service.runtime.containers(Owner::Cri);
-        let wanted = containers
-            .iter()
-            .filter(|container| filter::container_stats(&filter, &container.record()));
-        Ok(wanted
-            .filter_map(|container| running_stats(&service, container))
-            .collect())
+    spread(containers, move |container| {
+        running_stats(&service, &container)
     })
     .await
 }

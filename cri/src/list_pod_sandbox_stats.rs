@@ -8,9 +8,9 @@ use joey_runtime::model::{Owner, PodState};
 
 use crate::chunks::{self, Listing};
 use crate::filter;
-use crate::operation::blocking;
 use crate::pod_sandbox_stats::stats;
 use crate::service::Service;
+use crate::spread::spread;
 use crate::status::Result;
 
 pub(crate) async fn serve(
@@ -38,22 +38,18 @@ async fn list(
     filter: Option<PodSandboxStatsFilter>,
 ) -> Result<Vec<PodSandboxStats>> {
     let filter = filter.unwrap_or_default();
+    let mut pods = service.runtime.pods(Owner::Cri);
+    pods.retain(|pod| {
+        let record = pod.record();
+        record.state == PodState::Ready && filter::pod_stats(&filter, &record)
+    });
     let service = service.clone();
-    blocking(move || {
-        let mut listed = Vec::new();
-        for pod in service.runtime.pods(Owner::Cri) {
-            let record = pod.record();
-            if record.state != PodState::Ready || !filter::pod_stats(&filter, &record) {
-                continue;
-            }
-            match stats(&service, &pod) {
-                Ok(stats) => listed.push(stats),
-                Err(failure) => {
-                    tracing::debug!(pod = pod.id(), error = failure.message(), "no stats");
-                }
-            }
+    spread(pods, move |pod| match stats(&service, &pod) {
+        Ok(stats) => Some(stats),
+        Err(failure) => {
+            tracing::debug!(pod = pod.id(), error = failure.message(), "no stats");
+            None
         }
-        Ok(listed)
     })
     .await
 }
