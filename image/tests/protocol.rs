@@ -13,9 +13,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use common::fake::{Answer, Fake};
-use common::registry::tls_file;
-use common::{Pack, Store, TestImage, chain, layer, user};
-use joey_image::{Credentials, Digest, ProgressEvent, ProgressSink, PullErrorKind, PullRequest};
+use common::{Pack, Store, TestImage, chain, layer};
+use joey_image::{Digest, ProgressEvent, ProgressSink, PullErrorKind, PullRequest};
 
 /// Data that does not compress.
 fn noise(size: usize) -> Vec<u8> {
@@ -175,72 +174,6 @@ async fn wrong_bytes_are_never_accepted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn tokens_are_fetched_used_and_renewed() {
-    let fake = Fake::start().await;
-    let store = Store::new();
-    let image = image();
-    let name = fake.push("team/app", "1", &image);
-    let address = fake.address.clone();
-    let issued = Arc::new(AtomicUsize::new(0));
-    let counter = Arc::clone(&issued);
-    fake.hook(move |request| {
-        let authorization = request.header("authorization");
-        if request.path.starts_with("/token") {
-            let allowed = authorization == "Basic am9lOnMzY3JldA=="
-                || request.body.contains("refresh_token=id-t0ken");
-            if !allowed {
-                return Some(Answer::status(401));
-            }
-            let number = counter.fetch_add(1, Ordering::Relaxed);
-            return Some(Answer::status(200).body(format!("{{\"token\":\"t{number}\"}}")));
-        }
-        // A token is good for the manifest only; the blob wants a newer one.
-        let fresh = match authorization.strip_prefix("Bearer ") {
-            Some("direct") => true,
-            Some("t0") => !request.path.contains("/blobs/"),
-            Some(_) => true,
-            None => false,
-        };
-        (!fresh).then(|| {
-            Answer::status(401).with(
-                "www-authenticate",
-                format!("Bearer realm=\"http://{address}/token\",service=\"svc\""),
-            )
-        })
-    });
-    let error = store
-        .try_pull(&name, user("joe", "wrong"))
-        .await
-        .unwrap_err();
-    assert_eq!(error.kind(), PullErrorKind::Denied, "{}", chain(&error));
-    store.try_pull(&name, user("joe", "s3cret")).await.unwrap();
-    assert_eq!(issued.load(Ordering::Relaxed), 2);
-    let asked = fake.seen("GET", "/token");
-    assert!(asked.last().unwrap().path.contains("service=svc"));
-    assert!(
-        asked
-            .last()
-            .unwrap()
-            .path
-            .contains("scope=repository%3Ateam%2Fapp%3Apull")
-    );
-    let identity = Credentials {
-        identity_token: "id-t0ken".into(),
-        ..Credentials::default()
-    };
-    store.try_pull(&name, Some(identity)).await.unwrap();
-    let posted = fake.seen("POST", "/token");
-    assert!(posted[0].body.contains("grant_type=refresh_token"));
-    let direct = |token: &str| {
-        Some(Credentials {
-            registry_token: token.into(),
-            ..Credentials::default()
-        })
-    };
-    store.try_pull(&name, direct("direct")).await.unwrap();
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn registries_may_be_slow_limited_or_odd() {
     let fake = Fake::start().await;
     let store = Store::new();
@@ -276,127 +209,6 @@ async fn registries_may_be_slow_limited_or_odd() {
         error.to_string().starts_with("RegistryUnavailable"),
         "{error}"
     );
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn redirects_carry_no_secrets_elsewhere() {
-    let (fake, storage) = (Fake::start().await, Fake::start().await);
-    let store = Store::new();
-    let image = image();
-    let name = fake.push("a", "1", &image);
-    storage.push("a", "1", &image);
-    store.write_hosts(
-        &format!("{}_", fake.address.replace(':', "_")),
-        &format!(
-            "server = 'http://{}'\n[header]\nx-key = 'k'\n",
-            fake.address
-        ),
-    );
-    let elsewhere = storage.address.clone();
-    fake.hook(move |request| {
-        if request.header("authorization").is_empty() {
-            return Some(Answer::status(401).with("www-authenticate", "Basic realm=\"x\""));
-        }
-        request.path.contains("/blobs/").then(|| {
-            let location = format!("http://{elsewhere}{}?signature=abc", request.path);
-            Answer::status(307).with("location", location)
-        })
-    });
-    store.try_pull(&name, user("joe", "s3cret")).await.unwrap();
-    assert_eq!(
-        fake.seen("GET", "/manifests/1")
-            .last()
-            .unwrap()
-            .header("x-key"),
-        "k"
-    );
-    let redirected = storage.seen("GET", "/blobs/");
-    assert_eq!(redirected.len(), 2);
-    for request in redirected {
-        assert_eq!(request.header("authorization"), "");
-        assert_eq!(request.header("x-key"), "");
-    }
-}
-
-/// What the operator said about one host is not said about those that it names.
-#[tokio::test(flavor = "multi_thread")]
-async fn tls_settings_of_a_host_do_not_reach_the_hosts_it_names() {
-    let registry = Fake::start_tls().await;
-    let (tokens, storage) = (Fake::start_tls().await, Fake::start_tls().await);
-    let store = Store::new();
-    let image = image();
-    let name = registry.push("a", "1", &image);
-    storage.push("a", "1", &image);
-    let (realm, elsewhere) = (tokens.address.clone(), storage.address.clone());
-    registry.hook(move |request| {
-        if request.header("authorization").is_empty() {
-            let challenge = format!("Bearer realm=\"https://{realm}/token\"");
-            return Some(Answer::status(401).with("www-authenticate", challenge));
-        }
-        request.path.contains("/blobs/").then(|| {
-            let location = format!("https://{elsewhere}{}", request.path);
-            Answer::status(307).with("location", location)
-        })
-    });
-    tokens.hook(|_| Some(Answer::status(200).body("{\"token\":\"t\"}")));
-    let configure = |fake: &Fake, options: &str| {
-        store.write_hosts(
-            &format!("{}_", fake.address.replace(':', "_")),
-            &format!("server = 'https://{}'\n{options}", fake.address),
-        );
-    };
-    let at = |name| tls_file(name).display().to_string();
-    let client = format!(
-        "client = [['{}', '{}']]\n",
-        at("client.pem"),
-        at("client.key")
-    );
-    let ca = format!("ca = '{}'\n", at("ca.pem"));
-    let header = "[header]\nx-key = 'k'\n";
-
-    // Verification is waived for the registry alone.
-    configure(&registry, &format!("skip_verify = true\n{header}"));
-    let pull = || store.try_pull(&name, user("joe", "s3cret"));
-    let error = chain(&pull().await.unwrap_err());
-    assert!(
-        error.contains(&tokens.address) && error.contains("certificate"),
-        "{error}"
-    );
-    configure(&tokens, "skip_verify = true\n");
-    let error = chain(&pull().await.unwrap_err());
-    assert!(
-        error.contains(&storage.address) && error.contains("certificate"),
-        "{error}"
-    );
-
-    // Its authority vouches for the others, too; its client certificate and headers stay with it.
-    configure(&registry, &format!("{ca}{client}{header}"));
-    configure(&tokens, "");
-    pull().await.unwrap();
-    let asked = registry.seen("GET", "/manifests/1");
-    assert!(asked.last().unwrap().client_certificate);
-    assert_eq!(asked.last().unwrap().header("x-key"), "k");
-    for request in tokens
-        .seen("GET", "")
-        .iter()
-        .chain(&storage.seen("GET", ""))
-    {
-        assert!(!request.client_certificate, "{}", request.path);
-        assert_eq!(request.header("x-key"), "");
-    }
-    // What a host's own folder says holds for it.
-    configure(&storage, &format!("{ca}{client}"));
-    let other = TestImage::new(&[layer(Pack::Gzip, &[("other", b"o")])]);
-    let name = registry.push("a", "2", &other);
-    storage.push("a", "2", &other);
-    store.try_pull(&name, user("joe", "s3cret")).await.unwrap();
-    assert!(
-        storage
-            .seen("GET", &blob_path(&other))
-            .iter()
-            .all(|request| request.client_certificate)
-    );
-    assert!(!storage.seen("GET", &blob_path(&other)).is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]

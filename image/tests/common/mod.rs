@@ -156,6 +156,14 @@ impl TestImage {
     }
 }
 
+/// Two layers whose content follows from `seed`.
+pub fn simple(seed: &str) -> TestImage {
+    TestImage::new(&[
+        layer(Pack::Gzip, &[("bin/", b""), ("bin/sh", seed.as_bytes())]),
+        layer(Pack::Gzip, &[("etc/", b""), ("etc/name", seed.as_bytes())]),
+    ])
+}
+
 /// An index over manifests, with their platforms.
 pub fn index(media_type: &str, entries: &[(&TestImage, &str)]) -> Vec<u8> {
     let manifests: Vec<_> = entries
