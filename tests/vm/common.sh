@@ -32,8 +32,11 @@ vm_machine() {
     (
         flock 9
         [ ! -e "$dir/frozen/ready" ] || exit 0
-        rm -rf "$dir"
-        nice "$VM/build" "$dir" "$suite" "$kernel" && "$VM/snap" "$dir" || exit 1
+        if [ ! -e "$dir/built" ]; then
+            rm -rf "$dir"
+            nice "$VM/build" "$dir" "$suite" "$kernel" && touch "$dir/built" || exit 1
+        fi
+        "$VM/snap" "$dir" || exit 1
         for old in "$JOEY_CACHE/vm/$suite-$kernel"-*; do
             [ "$old" = "$dir" ] || rm -rf "$old"
         done
@@ -48,7 +51,7 @@ vm_job() { # JOB joey|containerd DIR
         "$dir/"
     vm_images "$dir"
     critest=$("$tests/conformance/build-tools" critest)
-    ln -s "$critest/crictl" "$dir/bin/"
+    ln -s "$critest/crictl" "$critest/ginkgo" "$dir/bin/"
     case $runtime in
         joey)
             for program in joeyd joey joey-shim; do
@@ -69,6 +72,8 @@ vm_job() { # JOB joey|containerd DIR
 # The registry's folder with the test images, and the mirror settings that lead to it.
 vm_images() { # DIR
     local run
+    # The namespace has no way out: what images are made from is fetched before.
+    "$REPO/tests/images/images" build >&2
     run=$(mktemp -d)
     # Loopback of a network of its own: port 5000 is the guest's, too.
     # shellcheck disable=SC2016
