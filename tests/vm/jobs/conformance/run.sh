@@ -1,6 +1,7 @@
 #!/bin/bash
 # In the guest: critest against a runtime that systemd started. `settings` says which and what:
-# RUNTIME, FOCUS (a regular expression; empty: all), DIGEST (of test-image-digest), SECONDS_MAX.
+# RUNTIME, FOCUS (a regular expression; empty: all), PARALLEL (a number of processes), WEBSOCKET
+# (empty: SPDY), DIGEST (of test-image-digest), SECONDS_MAX.
 set -uo pipefail
 # shellcheck source=../guest.sh
 source ./guest.sh
@@ -25,6 +26,8 @@ guest_warm_up >"$OUT/warm-up.log" 2>&1 || { cat "$OUT/warm-up.log"; finish 1; }
 
 flags=(-config /nonexistent -runtime-endpoint "unix://$SOCKET" -report-dir "$OUT"
     -ginkgo.json-report "$OUT/report.json" -ginkgo.no-color -ginkgo.v -ginkgo.seed 1)
+[ "$PARALLEL" = 1 ] || flags+=(-parallel "$PARALLEL")
+[ -z "$WEBSOCKET" ] || flags+=(-websocket-exec -websocket-attach -websocket-portforward)
 partial=()
 if [ -n "$FOCUS" ]; then
     flags+=(-ginkgo.focus "$FOCUS")
@@ -33,7 +36,7 @@ fi
 
 mkdir -p /var/tmp/critest
 began=$SECONDS
-# critest's own exit code says less than the report.
+# In parallel mode critest looks for ginkgo in PATH. Its own exit code says less than the report.
 (cd /var/tmp/critest && TMPDIR=/var/tmp/critest timeout --kill-after=30 "$SECONDS_MAX" \
     "$JOB/bin/critest" "${flags[@]}" >"$OUT/critest.log" 2>&1)
 took=$((SECONDS - began))
@@ -41,7 +44,8 @@ took=$((SECONDS - began))
 code=0
 if [ -s "$OUT/report.json" ]; then
     ./judge "$OUT/report.json" expected.json "$OUT/results.json" "${partial[@]}" \
-        runtime="$RUNTIME" machine=guest seconds="$took" kernel="$(uname -r)" \
+        runtime="$RUNTIME" parallel="$PARALLEL" transport="${WEBSOCKET:+websocket}" \
+        machine=guest seconds="$took" kernel="$(uname -r)" \
         test_image_digest="$DIGEST" || code=1
 else
     echo "critest wrote no report; the end of its log:"
