@@ -199,10 +199,12 @@ node_clean() {
 }
 
 # On the host the node's processes end with it; what else stays behind counts. Other tests may run
-# beside: the cgroups of their daemons are theirs.
+# beside: the cgroups of their nodes and daemons are theirs.
 node_host_check() {
-    "$TESTS/tools/leak-check" "$1" "$2" --only mounts,netns,links,cgroups,nft,ipc \
-        --ignore '/joey-(shim-test-|[A-Za-z0-9]{6})'
+    local ignore=(--ignore '/joey-(shim-test-|[A-Za-z0-9]{6})')
+    # Known once this node has started: only to compare.
+    [ -z "$NODE_DIR" ] || ignore+=(--ignore "/joey-test\.(?!${NODE_DIR##*.})")
+    "$TESTS/tools/leak-check" "$1" "$2" --only mounts,netns,links,cgroups,nft,ipc "${ignore[@]}"
 }
 
 node_end_process() { # PID: asks, waits 10 s, kills
