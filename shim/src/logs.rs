@@ -1,6 +1,6 @@
 //! The CRI log file of a container: `RFC3339Nano stdout|stderr P|F text`.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
@@ -18,11 +18,23 @@ pub enum Stream {
     Stderr,
 }
 
+/// When a log goes on in a new file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rotation {
+    /// Before it grows beyond this.
+    pub max_bytes: u64,
+    /// Files that are kept, with the current one.
+    pub max_files: u32,
+}
+
 /// One open log file.
 #[derive(Debug)]
 pub struct LogFile {
     path: PathBuf,
     file: File,
+    size: u64,
+    /// None: somebody else rotates, or nobody.
+    rotation: Option<Rotation>,
     /// The last write ended inside of an entry.
     torn: bool,
     batch: Vec<u8>,
@@ -42,11 +54,14 @@ fn open(path: &PathBuf) -> io::Result<File> {
 
 impl LogFile {
     /// Opens the file, making it.
-    pub fn open(path: PathBuf) -> io::Result<Self> {
+    pub fn open(path: PathBuf, rotation: Option<Rotation>) -> io::Result<Self> {
         let file = open(&path)?;
+        let size = file.metadata()?.len();
         Ok(Self {
             path,
             file,
+            size,
+            rotation,
             torn: false,
             batch: Vec::new(),
         })
@@ -55,8 +70,31 @@ impl LogFile {
     /// Goes on in a new file of the same name, after the old one was renamed.
     pub fn reopen(&mut self) -> io::Result<()> {
         self.file = open(&self.path)?;
+        self.size = self.file.metadata()?.len();
         self.torn = false;
         Ok(())
+    }
+
+    /// Gives each file the next number and goes on in a new one. Where that fails the present file
+    /// goes on growing: output is worth more than the limit, which is tried again only after as
+    /// much again, so that a failing disk does not cost the older files.
+    fn rotate(&mut self, max_files: u32) {
+        self.size = 0;
+        let numbered = |number: u32| {
+            let mut path = self.path.clone().into_os_string();
+            path.push(format!(".{number}"));
+            PathBuf::from(path)
+        };
+        for number in (1..max_files.saturating_sub(1)).rev() {
+            drop(fs::rename(numbered(number), numbered(number + 1)));
+        }
+        let moved = match max_files {
+            0 | 1 => fs::remove_file(&self.path),
+            _ => fs::rename(&self.path, numbered(1)),
+        };
+        if moved.is_ok() {
+            drop(self.reopen());
+        }
     }
 
     /// Writes what a container has written, whole lines and those that are too long; the rest
@@ -117,6 +155,17 @@ impl LogFile {
     /// One write per batch. A full disk must never stop the container: what cannot be written is
     /// lost, and the next entry starts on a line of its own.
     fn flush(&mut self) {
+        let added = u64::try_from(self.batch.len()).unwrap_or(u64::MAX);
+        if let Some(Rotation {
+            max_bytes,
+            max_files,
+        }) = self.rotation
+            && self.size > 0
+            && self.size.saturating_add(added) > max_bytes
+        {
+            self.rotate(max_files);
+        }
+        self.size = self.size.saturating_add(added);
         let mut rest = self.batch.as_slice();
         if self.torn && !rest.is_empty() {
             self.torn = self.file.write_all(b"\n").is_err();
@@ -167,7 +216,7 @@ mod tests {
     fn written(chunks: &[&[u8]]) -> Vec<String> {
         let path =
             std::env::temp_dir().join(format!("joey-log-{}-{:p}", std::process::id(), chunks));
-        let mut log = LogFile::open(path.clone()).unwrap();
+        let mut log = LogFile::open(path.clone(), None).unwrap();
         let mut line = Line::default();
         for chunk in chunks {
             log.write(Stream::Stdout, &mut line, chunk);
@@ -203,6 +252,37 @@ mod tests {
             written(&[&[long.as_slice(), b"y\n"].concat()]),
             [part, "stdout F y".to_owned()]
         );
+    }
+
+    #[test]
+    fn a_full_file_is_numbered_and_the_oldest_goes() {
+        let folder = std::env::temp_dir().join(format!("joey-rotation-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let path = folder.join("log");
+        let rotation = Rotation {
+            max_bytes: 100,
+            max_files: 3,
+        };
+        let mut log = LogFile::open(path.clone(), Some(rotation)).unwrap();
+        let mut line = Line::default();
+        // Two entries of 47 bytes fill a file.
+        for number in 0..9 {
+            log.write(Stream::Stdout, &mut line, format!("{number}{number}\n").as_bytes());
+        }
+        let texts = |name: &str| -> Vec<String> {
+            let text = fs::read_to_string(folder.join(name)).unwrap();
+            let entries = text.lines().filter_map(|entry| entry.rsplit(' ').next());
+            entries.map(str::to_owned).collect()
+        };
+        assert_eq!(texts("log"), ["88"]);
+        assert_eq!(texts("log.1"), ["66", "77"]);
+        assert_eq!(texts("log.2"), ["44", "55"]);
+        assert_eq!(fs::read_dir(&folder).unwrap().count(), 3);
+        // A new start goes on in the same file.
+        let mut log = LogFile::open(path, Some(rotation)).unwrap();
+        log.write(Stream::Stdout, &mut line, b"99\nxx\n");
+        assert_eq!(texts("log.1"), ["88"]);
+        fs::remove_dir_all(&folder).unwrap();
     }
 
     #[test]

@@ -10,6 +10,7 @@ use joey_proto::shim::{
 use crate::error::{Failure, Result, Step};
 use crate::namespaces;
 use crate::server::{Caller, PROTOCOL, Shim};
+use crate::streams::{Ends, Patience};
 use crate::sys;
 use crate::wire::Conn;
 
@@ -143,12 +144,12 @@ impl Shim {
         self.containers[&key].signal(signal, request.all)
     }
 
-    fn attach(&mut self, caller: Caller, request: &Attach) -> Answer {
-        let mut fds = Vec::new();
-        for wanted in [request.stdin, request.stdout, request.stderr] {
+    /// The descriptors of an attachment that came with a request: stdin, stdout, stderr.
+    pub fn take_ends(&mut self, conn: u64, wanted: [bool; 3]) -> Result<Ends> {
+        let mut take = |wanted: bool| {
             let fd = self
                 .conns
-                .get_mut(&caller.conn)
+                .get_mut(&conn)
                 .filter(|_| wanted)
                 .and_then(Conn::take_fd);
             if wanted && fd.is_none() {
@@ -157,8 +158,18 @@ impl Shim {
                     "a descriptor of the request is missing",
                 ));
             }
-            fds.push(fd);
-        }
+            Ok(fd)
+        };
+        Ok(Ends {
+            stdin: take(wanted[0])?,
+            stdout: take(wanted[1])?,
+            stderr: take(wanted[2])?,
+        })
+    }
+
+    fn attach(&mut self, caller: Caller, request: &Attach) -> Answer {
+        let wanted = [request.stdin, request.stdout, request.stderr];
+        let ends = self.take_ends(caller.conn, wanted)?;
         let key = self.find(&request.container_id)?;
         let attach_id = self.new_key();
         let missing = || {
@@ -179,9 +190,9 @@ impl Shim {
             terminal,
             attach_id,
         };
-        let [stdin, stdout, stderr] =
-            <[_; 3]>::try_from(fds).map_err(|_| Failure::new("three descriptors"))?;
-        container.streams.attach(attach_id, stdin, stdout, stderr);
+        container
+            .streams
+            .attach(attach_id, ends, Patience::Impatient);
         Ok(Some((reply::Result::Attach(reply), Vec::new())))
     }
 

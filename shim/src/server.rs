@@ -27,7 +27,7 @@ use crate::streams::{Dropped, Part};
 use crate::wire::{Conn, Gone};
 
 /// The protocol this shim speaks.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;
 const MAX_CONNECTIONS: usize = 64;
 
 /// Whose answer goes where.

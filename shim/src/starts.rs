@@ -12,11 +12,11 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use crate::cgroup::{self, Entry};
 use crate::containers::{Container, Init, now};
 use crate::error::{Failure, Result, Step};
-use crate::logs::{LogFile, Stream};
+use crate::logs::{LogFile, Rotation, Stream};
 use crate::namespaces::Pod;
 use crate::report::{self, Report, Reports};
 use crate::server::{Caller, Shim};
-use crate::streams::Streams;
+use crate::streams::{Ends, Patience, Streams, TerminalPlan};
 use crate::sys;
 use crate::template;
 use crate::worker::{self, Stdio};
@@ -121,10 +121,18 @@ pub fn own(fd: &OwnedFd, pod: &Pod) -> Result<()> {
     rustix::fs::fchown(fd, Some(uid), Some(gid)).step("give a pipe to the pod's root")
 }
 
-fn open_streams(request: &Start, pod: &Pod) -> Result<(Streams, Stdio)> {
+fn open_streams(
+    request: &Start,
+    pod: &Pod,
+    attacher: Option<(u64, Ends)>,
+) -> Result<(Streams, Stdio)> {
     let mut streams = Streams::default();
     if !request.log_path.is_empty() {
-        let log = LogFile::open(PathBuf::from(&request.log_path));
+        let rotation = (request.log_max_bytes > 0).then_some(Rotation {
+            max_bytes: request.log_max_bytes,
+            max_files: request.log_max_files,
+        });
+        let log = LogFile::open(PathBuf::from(&request.log_path), rotation);
         streams.log = Some(log.step_with(|| format!("open the log {}", request.log_path))?);
     }
     let mut stdio = Stdio::default();
@@ -133,6 +141,10 @@ fn open_streams(request: &Start, pod: &Pod) -> Result<(Streams, Stdio)> {
         .as_ref()
         .is_some_and(|process| process.terminal)
     {
+        streams.terminal = Some(TerminalPlan {
+            input: request.stdin.then_some(request.stdin_once),
+            attacher,
+        });
         return Ok((streams, stdio));
     }
     for (stream, slot) in [
@@ -148,12 +160,21 @@ fn open_streams(request: &Start, pod: &Pod) -> Result<(Streams, Stdio)> {
         streams.set_input(write, request.stdin_once);
         stdio.stdin = Some(read);
     }
+    if let Some((id, ends)) = attacher {
+        streams.attach(id, ends, Patience::Patient);
+    }
     Ok((streams, stdio))
 }
 
 impl Shim {
     /// Forks the worker; the reply comes when it has reported.
     pub fn start(&mut self, caller: Caller, request: Start) -> Result<()> {
+        let wanted = [
+            request.attach_stdin,
+            request.attach_stdout,
+            request.attach_stderr,
+        ];
+        let ends = self.take_ends(caller.conn, wanted)?;
         if self.find(&request.container_id).is_ok() {
             return Err(Failure::with_errno(
                 libc::EEXIST,
@@ -162,11 +183,13 @@ impl Shim {
         }
         let target_pid = self.target_namespace(&request)?;
         self.ensure_template()?;
+        let attach_id = self.new_key();
+        let attacher = wanted.contains(&true).then_some((attach_id, ends));
         let pod = self
             .pod
             .as_ref()
             .ok_or_else(|| Failure::new("the pod was not started"))?;
-        let (streams, stdio) = open_streams(&request, pod)?;
+        let (streams, stdio) = open_streams(&request, pod, attacher)?;
         let entry = Entry::open(&request.cgroup_dirs)?;
         let mut container = Container {
             id: request.container_id.clone(),
@@ -185,8 +208,6 @@ impl Shim {
             exit: None,
             drain_until: None,
         };
-        let (stdin, stdin_once) = (request.stdin, request.stdin_once);
-        container.streams.terminal_input = container.terminal.then_some((stdin, stdin_once));
         let (reporter, reports) = report::pair()?;
         let options = sys::Fork {
             cgroup: entry.unified(),
@@ -276,17 +297,20 @@ impl Shim {
             .get_mut(&key)
             .ok_or_else(|| Failure::new("the container is gone"))?;
         let raw = Pid::from_raw(pid).ok_or_else(|| Failure::new("the worker reported no pid"))?;
-        if let Some((stdin, once)) = container.streams.terminal_input.take() {
+        if let Some(plan) = container.streams.terminal.take() {
             let master = starting
                 .master
                 .as_ref()
                 .ok_or_else(|| Failure::new("the container sent no terminal"))?;
             let copy = || master.try_clone().step("copy the terminal");
-            if stdin {
+            if let Some(once) = plan.input {
                 container.streams.set_input(copy()?, once);
             }
             container.streams.add_output(copy()?, Stream::Stdout);
             container.streams.master = Some(copy()?);
+            if let Some((id, ends)) = plan.attacher {
+                container.streams.attach(id, ends, Patience::Patient);
+            }
         }
         let reaped = self.unclaimed.iter().any(|(other, _)| *other == pid);
         let pidfd = if reaped {

@@ -12,6 +12,8 @@ use crate::logs::{Line, LogFile, Stream};
 const MAX_LAG: usize = 1 << 20;
 /// How long it may, without taking anything.
 const MAX_LAG_TIME: Duration = Duration::from_secs(10);
+/// What a patient attacher may lag behind before the container waits for it, bytes.
+const MAX_HELD: usize = 64 << 10;
 const READ_SIZE: usize = 16 << 10;
 /// The most that is read of one stream in a row, so that nobody waits for a chatty container.
 const READ_ROUNDS: usize = 16;
@@ -53,9 +55,39 @@ struct Sink {
     since: Instant,
 }
 
+/// An attacher's descriptors.
+#[derive(Debug, Default)]
+pub struct Ends {
+    /// Read for the container's stdin.
+    pub stdin: Option<OwnedFd>,
+    /// Written.
+    pub stdout: Option<OwnedFd>,
+    /// Written.
+    pub stderr: Option<OwnedFd>,
+}
+
+/// What an attacher that does not read costs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Patience {
+    /// The container waits for it.
+    Patient,
+    /// It is dropped.
+    Impatient,
+}
+
+/// What is done with a terminal that is yet to come.
+#[derive(Debug)]
+pub struct TerminalPlan {
+    /// It is read from, and whether only once.
+    pub input: Option<bool>,
+    /// Its first attacher.
+    pub attacher: Option<(u64, Ends)>,
+}
+
 #[derive(Debug)]
 struct Attacher {
     id: u64,
+    patience: Patience,
     stdin: Option<OwnedFd>,
     stdout: Option<Sink>,
     stderr: Option<Sink>,
@@ -77,8 +109,8 @@ pub struct Streams {
     pub log: Option<LogFile>,
     /// With a terminal: its master.
     pub master: Option<OwnedFd>,
-    /// With a terminal that is yet to come: whether it is read from, and whether only once.
-    pub terminal_input: Option<(bool, bool)>,
+    /// With a terminal that is yet to come.
+    pub terminal: Option<TerminalPlan>,
     outputs: Vec<Output>,
     input: Option<Input>,
     stdin_once: bool,
@@ -122,13 +154,12 @@ impl Streams {
     }
 
     /// Adds an attacher.
-    pub fn attach(
-        &mut self,
-        id: u64,
-        stdin: Option<OwnedFd>,
-        stdout: Option<OwnedFd>,
-        stderr: Option<OwnedFd>,
-    ) {
+    pub fn attach(&mut self, id: u64, ends: Ends, patience: Patience) {
+        let Ends {
+            stdin,
+            stdout,
+            stderr,
+        } = ends;
         let sink = |fd: OwnedFd| {
             set_nonblocking(&fd);
             Sink {
@@ -142,6 +173,7 @@ impl Streams {
         }
         self.attachers.push(Attacher {
             id,
+            patience,
             stdin,
             stdout: stdout.map(sink),
             stderr: stderr.map(sink),
@@ -163,7 +195,9 @@ impl Streams {
     pub fn interests(&self) -> Vec<(Part, BorrowedFd<'_>, PollFlags)> {
         let mut wanted = Vec::new();
         for (index, output) in self.outputs.iter().enumerate() {
-            wanted.push((Part::Output(index), output.fd.as_fd(), PollFlags::IN));
+            if !self.is_held(output.stream) {
+                wanted.push((Part::Output(index), output.fd.as_fd(), PollFlags::IN));
+            }
         }
         let mut takes_input = false;
         if let Some(input) = &self.input {
@@ -193,11 +227,22 @@ impl Streams {
         wanted
     }
 
+    /// Whether a stream waits for a patient attacher.
+    fn is_held(&self, stream: Stream) -> bool {
+        self.attachers.iter().any(|attacher| {
+            attacher.patience == Patience::Patient
+                && attacher
+                    .sink(stream)
+                    .is_some_and(|sink| sink.queue.len() >= MAX_HELD)
+        })
+    }
+
     /// The time by which an attacher must have read something.
     pub fn deadline(&self) -> Option<Instant> {
         let sinks = self
             .attachers
             .iter()
+            .filter(|attacher| attacher.patience == Patience::Impatient)
             .flat_map(|attacher| [&attacher.stdout, &attacher.stderr])
             .flatten();
         sinks
@@ -226,6 +271,7 @@ impl Streams {
                 .into_iter()
                 .flatten()
                 .any(|sink| !sink.queue.is_empty() && now >= sink.since + MAX_LAG_TIME);
+            let late = late && attacher.patience == Patience::Impatient;
             if late {
                 dropped.push(Dropped {
                     id: attacher.id,
@@ -302,7 +348,8 @@ impl Streams {
                 *slot = None;
                 return true;
             }
-            let lags = sink.queue.len() > MAX_LAG;
+            let impatient = attacher.patience == Patience::Impatient;
+            let lags = impatient && sink.queue.len() > MAX_LAG;
             if lags {
                 dropped.push(Dropped {
                     id: attacher.id,
@@ -391,6 +438,15 @@ impl Streams {
         self.attachers.retain(|attacher| {
             attacher.stdin.is_some() || attacher.stdout.is_some() || attacher.stderr.is_some()
         });
+    }
+}
+
+impl Attacher {
+    fn sink(&self, stream: Stream) -> Option<&Sink> {
+        match stream {
+            Stream::Stdout => self.stdout.as_ref(),
+            Stream::Stderr => self.stderr.as_ref(),
+        }
     }
 }
 

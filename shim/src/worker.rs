@@ -97,7 +97,7 @@ pub fn start(
         process,
         reporter,
         init: Some(init),
-        size: None,
+        size: terminal_size(request.columns, request.rows),
     });
     let made = run_libcontainer(
         &request.container_id,
@@ -354,19 +354,11 @@ pub fn exec(
     if let Err(failure) = join(&process, init, in_user_namespace, entry, stdio, &reporter) {
         return Err((reporter, failure));
     }
-    let size = (request.columns > 0 && request.rows > 0)
-        .then(|| {
-            Some((
-                u16::try_from(request.columns).ok()?,
-                u16::try_from(request.rows).ok()?,
-            ))
-        })
-        .flatten();
     let stage = Stage {
         process,
         reporter,
         init: None,
-        size,
+        size: terminal_size(request.columns, request.rows),
     };
     let forked = sys::fork(
         &sys::Fork {
@@ -422,4 +414,10 @@ fn join(
         become_root()?;
     }
     Ok(())
+}
+
+/// Columns and rows, where both are given and a terminal can have them.
+fn terminal_size(columns: u32, rows: u32) -> Option<(u16, u16)> {
+    let side = |value: u32| u16::try_from(value).ok().filter(|value| *value > 0);
+    Some((side(columns)?, side(rows)?))
 }

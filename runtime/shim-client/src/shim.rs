@@ -23,7 +23,9 @@ use crate::event::ShimEvent;
 use crate::link::{Answer, Link};
 
 /// The protocol spoken here; a shim may be older.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;
+/// The first protocol with an attachment in a start.
+const ATTACHES_AT_START: u32 = 2;
 
 /// For what a shim answers at once.
 const QUICK: Duration = Duration::from_secs(10);
@@ -233,13 +235,39 @@ impl Shim {
     /// # Errors
     /// The shim's refusal, or no answer.
     pub async fn start(&self, request: Start) -> Result<StartReply> {
+        self.start_attached(request, AttachStreams::default()).await
+    }
+
+    /// Makes and starts a container whose streams are attached before it runs, so that nothing is
+    /// missed; it waits for a reader that is slow. The request's stream flags are set here.
+    ///
+    /// # Errors
+    /// The shim's refusal, or no answer.
+    pub async fn start_attached(
+        &self,
+        mut request: Start,
+        streams: AttachStreams,
+    ) -> Result<StartReply> {
+        request.attach_stdin = streams.stdin.is_some();
+        request.attach_stdout = streams.stdout.is_some();
+        request.attach_stderr = streams.stderr.is_some();
+        let fds = [streams.stdin, streams.stdout, streams.stderr]
+            .into_iter()
+            .flatten()
+            .collect();
         match self
-            .call("Start", Call::Start(request), Vec::new(), WORKER)
+            .call("Start", Call::Start(request), fds, WORKER)
             .await?
         {
             (reply::Result::Start(reply), _) => Ok(reply),
             _ => Err(ShimError::Garbled { verb: "Start" }),
         }
+    }
+
+    /// Whether it can do [`start_attached`](Self::start_attached).
+    #[must_use]
+    pub fn attaches_at_start(&self) -> bool {
+        self.protocol() >= ATTACHES_AT_START
     }
 
     /// Runs a process in a container. The request's stream flags are set here.
