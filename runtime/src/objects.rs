@@ -107,7 +107,8 @@ pub struct Container {
     erased: Mutex<bool>,
     /// Held by operations that change the container.
     pub(crate) changing: tokio::sync::Mutex<()>,
-    ended: watch::Sender<Option<Exit>>,
+    /// The end of the present life.
+    ended: Mutex<watch::Sender<Option<Exit>>>,
     /// A later, shorter grace of a stop under way.
     pub(crate) stop_deadline: watch::Sender<Option<tokio::time::Instant>>,
 }
@@ -116,7 +117,7 @@ impl Container {
     pub(crate) fn new(record: ContainerRecord) -> Self {
         Self {
             id: record.id.clone(),
-            ended: watch::Sender::new(record.exit.clone()),
+            ended: Mutex::new(watch::Sender::new(record.exit.clone())),
             record: RwLock::new(Arc::new(record)),
             erased: Mutex::default(),
             changing: tokio::sync::Mutex::default(),
@@ -173,13 +174,23 @@ impl Container {
         }
         Arc::make_mut(&mut record).exit = Some(exit.clone());
         drop(record);
-        self.ended.send_replace(Some(exit));
+        self.ended.lock().send_replace(Some(exit));
         true
+    }
+
+    /// Begins another life of an ended container: it is created again. Who waits for the end of
+    /// the former life has it.
+    pub(crate) fn renew(&self) {
+        self.change(|record| {
+            record.started = None;
+            record.exit = None;
+        });
+        *self.ended.lock() = watch::Sender::new(None);
     }
 
     /// Answers when the container has ended.
     pub(crate) async fn ended(&self) -> Option<Exit> {
-        let mut ended = self.ended.subscribe();
+        let mut ended = self.ended.lock().subscribe();
         ended
             .wait_for(Option::is_some)
             .await

@@ -87,7 +87,10 @@ impl Runtime {
                 }
             }
             PodState::NotReady => {
-                if record.shim.is_some() || record.network.is_some() {
+                // A pod that was being run again has these before its record says so.
+                let begun = self.config.pod_folder(pod.id()).join("shim.sock").exists()
+                    || netns_path(pod.id()).exists();
+                if begun || record.shim.is_some() || record.network.is_some() {
                     self.torn_down(pod).await;
                     self.save_or_warn(pod);
                 }

@@ -117,7 +117,9 @@ impl Network {
         detached.map_err(|source| DetachError::Builtin { pod_id, source })
     }
 
-    async fn bring_up_loopback(&self, netns: PathBuf) -> Result<(), LoopbackError> {
+    /// Brings up the loopback interface of a namespace, as [`Network::attach`] does: for a pod that
+    /// has no other.
+    pub async fn bring_up_loopback(&self, netns: PathBuf) -> Result<(), LoopbackError> {
         let up = move |home: &mut Home| -> Result<(), LoopbackError> {
             let (_, mut inside) = home.route_socket_in(&netns)?;
             let mut batch = Batch::new();

@@ -44,34 +44,27 @@ impl Runtime {
         stderr: bool,
     ) -> Result<AttachSession> {
         let (container, shim) = self.running(id, "attaching")?;
-        let mut session = AttachSession {
-            stdin: None,
-            stdout: None,
-            stderr: None,
-            tty: false,
-        };
-        let mut theirs = AttachStreams::default();
-        if stdin {
-            let (read, write) = pipe()?;
-            theirs.stdin = Some(read);
-            session.stdin = Some(write);
-        }
-        for (wanted, ours, given) in [
-            (stdout, &mut session.stdout, &mut theirs.stdout),
-            (stderr, &mut session.stderr, &mut theirs.stderr),
-        ] {
-            if wanted {
-                let (read, write) = pipe()?;
-                *given = Some(write);
-                *ours = Some(read);
-            }
-        }
-        let reply = shim
-            .attach(container.id(), theirs)
+        let tty = container.record().config.tty;
+        let (session, theirs) = session(tty, stdin, stdout, stderr)?;
+        shim.attach(container.id(), theirs)
             .await
             .map_err(|e| Error::step("attach to the container", e))?;
-        session.tty = reply.terminal;
         Ok(session)
+    }
+
+    /// Attaches to a container that was started without; one that has ended meanwhile shows
+    /// nothing.
+    pub(super) async fn attach_late(&self, id: &str, theirs: AttachStreams) -> Result<()> {
+        let (container, shim) = match self.running(id, "attaching") {
+            Err(Error::WrongState { .. }) => return Ok(()),
+            running => running?,
+        };
+        match shim.attach(container.id(), theirs).await {
+            Err(error) if error.is_not_running() => Ok(()),
+            attached => attached
+                .map(drop)
+                .map_err(|e| Error::step("attach to the container", e)),
+        }
     }
 
     /// Sets the size of a container's terminal.
@@ -146,6 +139,38 @@ impl Runtime {
             .map_err(|e| Error::step("set up the connection", e))?;
         tokio::net::TcpStream::from_std(stream).map_err(|e| Error::step("set up the connection", e))
     }
+}
+
+/// Pipes for an attachment: the caller's ends and the shim's.
+pub(super) fn session(
+    tty: bool,
+    stdin: bool,
+    stdout: bool,
+    stderr: bool,
+) -> Result<(AttachSession, AttachStreams)> {
+    let mut ours = AttachSession {
+        stdin: None,
+        stdout: None,
+        stderr: None,
+        tty,
+    };
+    let mut theirs = AttachStreams::default();
+    if stdin {
+        let (read, write) = pipe()?;
+        theirs.stdin = Some(read);
+        ours.stdin = Some(write);
+    }
+    for (wanted, ours, theirs) in [
+        (stdout, &mut ours.stdout, &mut theirs.stdout),
+        (stderr, &mut ours.stderr, &mut theirs.stderr),
+    ] {
+        if wanted {
+            let (read, write) = pipe()?;
+            *theirs = Some(write);
+            *ours = Some(read);
+        }
+    }
+    Ok((ours, theirs))
 }
 
 fn connect_in(namespace: Option<PathBuf>, port: u16) -> Result<std::net::TcpStream> {

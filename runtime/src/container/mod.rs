@@ -1,8 +1,9 @@
 //! The life of a container.
 //!
 //! ```text
+//!                         ┌── a failed start ─────────────────────┐
 //! (none) ── create ──► Created ── start ──► Running ── end ──► Exited ── remove ──► (none)
-//!                         └── a failed start ─────────────────────┘
+//!                         └◄─ renew (never by CRI) ───────────────┘
 //! ```
 
 mod attach;
@@ -11,6 +12,7 @@ mod exec;
 mod exit;
 mod kill;
 mod remove;
+mod renew;
 mod start;
 mod stop;
 

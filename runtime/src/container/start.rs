@@ -4,15 +4,18 @@ use std::path::Path;
 use std::sync::Arc;
 
 use joey_proto::shim::{NamespaceMode as ShimNamespace, Rootfs, Start, StartReply};
+use joey_shim_client::AttachStreams;
+use parking_lot::Mutex;
 use tracing::{Instrument as _, debug_span};
 
+use super::attach::{self, AttachSession};
 use super::kill::kill_group;
 use crate::error::{Error, Result};
 use crate::events::EventKind;
 use crate::ids;
 use crate::model::{
-    Cause, ContainerRecord, ContainerState, Exit, NamespaceMode, PidMode, PodRecord, PodState,
-    ResolvedUser, Started,
+    Cause, ContainerRecord, ContainerState, Exit, NamespaceMode, Owner, PidMode, PodRecord,
+    PodState, ResolvedUser, Started,
 };
 use crate::objects::{Container, Pod};
 use crate::oci;
@@ -28,21 +31,57 @@ impl Runtime {
     /// [`Error::WrongState`] unless it is created. After a failed start the container is exited,
     /// with the cause.
     pub async fn start_container(self: &Arc<Self>, id: &str) -> Result<()> {
+        self.start_with(id, FirstAttach::default()).await
+    }
+
+    /// The same, attached to its output, and with `stdin` to its input, before it runs: nothing is
+    /// missed, and the container waits for a reader that is slow. `size`: columns and rows of its
+    /// terminal.
+    ///
+    /// # Errors
+    /// As [`Runtime::start_container`]'s.
+    pub async fn start_container_attached(
+        self: &Arc<Self>,
+        id: &str,
+        stdin: bool,
+        size: Option<(u16, u16)>,
+    ) -> Result<AttachSession> {
+        let config = &self.container(id)?.record().config;
+        let (tty, stdin) = (config.tty, stdin && config.stdin);
+        let (session, theirs) = attach::session(tty, stdin, true, !tty)?;
+        let first = FirstAttach {
+            streams: Arc::new(Mutex::new(Some(theirs))),
+            size,
+        };
+        let left = Arc::clone(&first.streams);
+        self.start_with(id, first).await?;
+        // Begun by somebody else, or by a shim of before: attached as soon as may be.
+        let left = left.lock().take();
+        match left {
+            Some(theirs) => self.attach_late(id, theirs).await.map(|()| session),
+            None => Ok(session),
+        }
+    }
+
+    async fn start_with(self: &Arc<Self>, id: &str, first: FirstAttach) -> Result<()> {
         let container = self.container(id)?;
         let runtime = Arc::clone(self);
         let key = format!("start/{}", container.id());
         self.operations
-            .run(key, move || async move { runtime.start(&container).await })
+            .run(
+                key,
+                move || async move { runtime.start(&container, first).await },
+            )
             .await
     }
 
-    async fn start(self: Arc<Self>, container: &Arc<Container>) -> Result<()> {
+    async fn start(self: Arc<Self>, container: &Arc<Container>, first: FirstAttach) -> Result<()> {
         let pod = self.pod_of(&container.record())?;
         let _pod_changing = pod.changing.read().await;
         let _changing = container.changing.lock().await;
         check_state(&pod, container)?;
         let record = container.record();
-        let started = self.start_process(&pod, &record).await;
+        let started = self.start_process(&pod, &record, first).await;
         match started {
             Ok(reply) => {
                 container.change(|record| record.started = Some(started_from(&reply)));
@@ -78,7 +117,12 @@ impl Runtime {
         }
     }
 
-    async fn start_process(&self, pod: &Pod, record: &ContainerRecord) -> Result<StartReply> {
+    async fn start_process(
+        &self,
+        pod: &Pod,
+        record: &ContainerRecord,
+        first: FirstAttach,
+    ) -> Result<StartReply> {
         let record = &ContainerRecord {
             config: record.effective(),
             ..record.clone()
@@ -106,6 +150,7 @@ impl Runtime {
         let spec_path = bundle.join("config.json");
         std::fs::write(&spec_path, spec).map_err(|e| Error::file("write", &spec_path, e))?;
 
+        let rotation = record.config.log_rotation;
         let request = Start {
             container_id: record.id.clone(),
             bundle: text(&bundle),
@@ -136,8 +181,14 @@ impl Runtime {
             network_node: pod_record.config.network == NamespaceMode::Node,
             ipc_node: pod_record.config.ipc == NamespaceMode::Node,
             rootfs_path: text(&rootfs),
+            columns: first.size.map_or(0, |(columns, _)| columns.into()),
+            rows: first.size.map_or(0, |(_, rows)| rows.into()),
+            log_max_bytes: rotation.map_or(0, |rotation| rotation.max_bytes),
+            log_max_files: rotation.map_or(0, |rotation| rotation.max_files),
+            ..Start::default()
         };
-        let started = shim.start(request);
+        let streams = first.streams.lock().take_if(|_| shim.attaches_at_start());
+        let started = shim.start_attached(request, streams.unwrap_or_default());
         let started = started.instrument(debug_span!("start process")).await;
         group.release();
         started.map_err(|e| Error::step(format!("start container {}", record.config.name), e))
@@ -151,10 +202,19 @@ impl Runtime {
             work: text(&writable.join("work")),
             readonly: record.config.security.readonly_rootfs,
             idmap_lowers: pod.config.user_namespace.is_some(),
-            // A container is started once; after a crash of the node its layer is of no use.
-            volatile: true,
+            // CRI starts a container once; after a crash of the node its layer is of no use.
+            volatile: pod.config.owner == Owner::Cri,
         }
     }
+}
+
+/// What is attached to a container before it runs.
+#[derive(Default)]
+struct FirstAttach {
+    /// Taken by the start that uses them.
+    streams: Arc<Mutex<Option<AttachStreams>>>,
+    /// Columns and rows.
+    size: Option<(u16, u16)>,
 }
 
 fn check_state(pod: &Pod, container: &Container) -> Result<()> {

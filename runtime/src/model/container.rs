@@ -165,6 +165,15 @@ pub struct ImageIdentity {
     pub runtime_handler: String,
 }
 
+/// When a log goes on in a new file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogRotation {
+    /// Before it grows beyond this.
+    pub max_bytes: u64,
+    /// Files that are kept, with the current one.
+    pub max_files: u32,
+}
+
 /// A container as asked for.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Default)]
 #[serde(default)]
@@ -195,6 +204,8 @@ pub struct ContainerConfig {
     pub annotations: BTreeMap<String, String>,
     /// Absolute; None: no log.
     pub log_path: Option<PathBuf>,
+    /// Of the log by the shim; None: the client rotates it.
+    pub log_rotation: Option<LogRotation>,
     /// Standard input can be attached.
     pub stdin: bool,
     /// Standard input closes after the first attach.

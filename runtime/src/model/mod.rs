@@ -7,7 +7,7 @@ mod pod;
 
 pub use container::{
     Capabilities, Cause, ContainerConfig, ContainerRecord, ContainerState, Device, Exit,
-    GroupPolicy, ImageIdentity, Launch, Mount, MountSource, PidMode, Propagation, ResolvedUser,
+    GroupPolicy, ImageIdentity, Launch, LogRotation, Mount, MountSource, PidMode, Propagation, ResolvedUser,
     Security, Started, User,
 };
 pub use pod::{

@@ -166,6 +166,8 @@ pub struct PodConfig {
     pub runtime_handler: String,
     /// Pod or Node.
     pub network: NamespaceMode,
+    /// The pod's own network has nothing but a loopback interface.
+    pub isolated: bool,
     /// Pod, Container or Node.
     pub pid: NamespaceMode,
     /// Pod or Node.

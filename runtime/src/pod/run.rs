@@ -129,6 +129,36 @@ impl Runtime {
         Ok(pod.id().to_owned())
     }
 
+    /// Makes a pod that is not ready, or whose containers have ended, ready anew, in the same words.
+    /// The caller holds `pod.changing`. After an error it is not ready.
+    pub(crate) async fn run_again(self: &Arc<Self>, pod: &Arc<Pod>) -> Result<()> {
+        pod.change(|record| record.state = PodState::NotReady);
+        self.tear_down(pod).await?;
+        // The exit records of the former life are not this one's.
+        self.remove_pod_folder(pod.id())?;
+        let made = match self.make_ready(pod).await {
+            Ok(()) => {
+                pod.change(|record| {
+                    record.state = PodState::Ready;
+                    record.cause = None;
+                });
+                pod.save(&self.pod_records)
+            }
+            Err(error) => Err(error),
+        };
+        if let Err(error) = made {
+            pod.change(|record| record.state = PodState::NotReady);
+            if let Err(error) = self.tear_down(pod).await {
+                tracing::warn!(pod = pod.id(), error = %error.chain(), "a failed pod is not torn down yet");
+            }
+            self.save_or_warn(pod);
+            return Err(error);
+        }
+        self.announce(pod, pod.id(), EventKind::Started);
+        self.end_if_lost(pod);
+        Ok(())
+    }
+
     /// Leaves nothing of a pod that did not become ready. What can't be torn down now stays, not
     /// ready, so that a stop or the next start can finish it.
     async fn undo_run(self: &Arc<Self>, pod: Arc<Pod>) -> Result<()> {
@@ -194,8 +224,13 @@ impl Runtime {
             netns::pin(namespace.as_fd(), &path).map_err(|e| {
                 Error::step(format!("pin the network namespace {}", path.display()), e)
             })?;
-            let attached = self.attach_network(pod);
-            attached.instrument(debug_span!("attach network")).await?;
+            if config.isolated {
+                let up = self.network.bring_up_loopback(path).await;
+                up.map_err(|e| Error::step("bring up the pod's loopback interface", e))?;
+            } else {
+                let attached = self.attach_network(pod);
+                attached.instrument(debug_span!("attach network")).await?;
+            }
         }
         let record = pod.record();
         let addresses = record.network.as_ref().map(|network| network.ips.clone());

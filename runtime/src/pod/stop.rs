@@ -10,7 +10,7 @@ use crate::config::netns_path;
 use crate::error::{Error, Result};
 use crate::events::EventKind;
 use crate::ids;
-use crate::model::{NamespaceMode, PodState};
+use crate::model::{ContainerState, NamespaceMode, PodState};
 use crate::objects::Pod;
 use crate::runtime::Runtime;
 
@@ -34,8 +34,32 @@ impl Runtime {
             .await
     }
 
+    /// Stops a pod whose containers have all ended; one that has another is left alone.
+    ///
+    /// # Errors
+    /// As [`Runtime::stop_pod`]'s.
+    pub async fn stop_ended_pod(self: &Arc<Self>, id: &str) -> Result<()> {
+        let Ok(pod) = self.pod(id) else { return Ok(()) };
+        let runtime = Arc::clone(self);
+        let key = format!("stop-ended-pod/{}", pod.id());
+        let stop = move || async move {
+            let _changing = pod.changing.write().await;
+            let mut containers = pod.containers().into_iter();
+            if !containers.all(|container| container.state() == ContainerState::Exited) {
+                return Ok(());
+            }
+            runtime.stop_changing_pod(&pod).await
+        };
+        self.operations.run(key, stop).await
+    }
+
     pub(super) async fn stop_known_pod(self: &Arc<Self>, pod: &Arc<Pod>) -> Result<()> {
         let _changing = pod.changing.write().await;
+        self.stop_changing_pod(pod).await
+    }
+
+    /// The caller holds `pod.changing`.
+    async fn stop_changing_pod(self: &Arc<Self>, pod: &Arc<Pod>) -> Result<()> {
         let was_ready = pod.record().state == PodState::Ready;
         if was_ready {
             // Recorded before anything is given back: a daemon that is killed now must not find a
@@ -81,7 +105,7 @@ impl Runtime {
     async fn detach_network(&self, pod: &Pod) -> Result<()> {
         let record = pod.record();
         let path = netns_path(&record.id);
-        if record.network.is_none() && !path.exists() {
+        if record.config.isolated || (record.network.is_none() && !path.exists()) {
             return Ok(());
         }
         let request = DetachRequest {
