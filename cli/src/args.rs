@@ -30,7 +30,7 @@ pub enum Command {
     Run(Box<Run>),
     /// Makes a container without starting it
     Create(Box<Create>),
-    /// Starts created containers
+    /// Starts containers that were created or have ended
     Start(Start),
     /// Lists containers
     Ps(Ps),
@@ -38,18 +38,30 @@ pub enum Command {
     Exec(Exec),
     /// Shows what a container wrote
     Logs(Logs),
+    /// Shows a running container's output and passes on input, until ctrl-p ctrl-q
+    Attach(Attach),
     /// Stops running containers
     Stop(Stop),
+    /// Stops containers and starts them again
+    Restart(Stop),
+    /// Sends containers a signal
+    Kill(Kill),
     /// Removes containers
     Rm(Rm),
     /// Waits for containers to end and prints their exit codes
     Wait(Containers),
+    /// Shows everything about containers and images, as JSON
+    Inspect(Inspect),
     /// Lists images
     Images(Images),
     /// Fetches an image
     Pull(Pull),
     /// Removes images
     Rmi(Rmi),
+    /// Keeps credentials for a registry
+    Login(Login),
+    /// Forgets the credentials for a registry
+    Logout(Logout),
     /// Shows the versions of joey and the daemon
     Version,
     /// Shows the daemon's state and what this node can do
@@ -100,9 +112,12 @@ pub struct ContainerArgs {
     /// Port to offer on the host
     #[arg(short, long, value_name = "[IP:]HOST:CONTAINER[/PROTO]", value_parser = parse::port)]
     pub publish: Vec<parse::Port>,
-    /// bridge or host
-    #[arg(long, value_name = "NETWORK", default_value = "bridge", value_parser = ["bridge", "host"])]
+    /// Its network: one of its own, the host's, or nothing but a loopback interface
+    #[arg(long, visible_alias = "network", value_name = "NETWORK", default_value = "bridge", value_parser = ["bridge", "host", "none"])]
     pub net: String,
+    /// Of its log: max-size (of a file, -1: unlimited) and max-file (how many) [default: joeyd's]
+    #[arg(long, value_name = "KEY=VALUE", value_parser = parse::log_option)]
+    pub log_opt: Vec<parse::LogOption>,
     /// Memory limit, such as 512m
     #[arg(short, long, value_name = "SIZE", value_parser = parse::size)]
     pub memory: Option<i64>,
@@ -127,6 +142,16 @@ pub struct ContainerArgs {
     /// Label
     #[arg(short, long, value_name = "KEY=VALUE", value_parser = parse::label)]
     pub label: Vec<(String, String)>,
+    #[command(flatten)]
+    pub credentials: Credentials,
+}
+
+/// For the registry of an image that is fetched.
+#[derive(Debug, Default, ClapArgs)]
+pub struct Credentials {
+    /// Credentials for the registry instead of those of joey login; without a password it is asked for
+    #[arg(long, value_name = "USER[:PASSWORD]")]
+    pub creds: Option<String>,
 }
 
 /// `joey run`.
@@ -176,6 +201,9 @@ pub struct Ps {
     /// Those that do not run too
     #[arg(short, long)]
     pub all: bool,
+    /// Only those with id, name, label or status (created, running, exited)
+    #[arg(short, long, value_name = "KEY=VALUE", value_parser = parse::filter)]
+    pub filter: Vec<parse::Filter>,
     /// Ids only
     #[arg(short, long)]
     pub quiet: bool,
@@ -231,7 +259,69 @@ pub struct Logs {
     pub container: String,
 }
 
-/// `joey stop`.
+/// `joey attach`.
+#[derive(Debug, ClapArgs)]
+pub struct Attach {
+    /// Pass on no input
+    #[arg(long)]
+    pub no_stdin: bool,
+    /// Name or id
+    pub container: String,
+}
+
+/// `joey kill`.
+#[derive(Debug, ClapArgs)]
+pub struct Kill {
+    /// By name or number
+    #[arg(short, long, value_name = "SIGNAL", default_value = "KILL", value_parser = parse::signal)]
+    pub signal: u32,
+    /// Names or ids
+    #[arg(required = true)]
+    pub containers: Vec<String>,
+}
+
+/// `joey inspect`.
+#[derive(Debug, ClapArgs)]
+pub struct Inspect {
+    /// What the names are of [default: a container, else an image]
+    #[arg(long = "type", value_name = "TYPE", value_parser = ["container", "image"])]
+    pub kind: Option<String>,
+    /// Names or ids
+    #[arg(required = true)]
+    pub names: Vec<String>,
+}
+
+/// `joey login`.
+#[derive(Debug, ClapArgs)]
+pub struct Login {
+    /// User name; asked for otherwise
+    #[arg(short, long, value_name = "USER")]
+    pub username: Option<String>,
+    /// Password, which others can see in the list of processes; asked for otherwise
+    #[arg(
+        short,
+        long,
+        value_name = "PASSWORD",
+        conflicts_with = "password_stdin"
+    )]
+    pub password: Option<String>,
+    /// Read the password from standard input
+    #[arg(long, requires = "username")]
+    pub password_stdin: bool,
+    /// Host and port
+    #[arg(default_value = crate::auth::DEFAULT_REGISTRY)]
+    pub registry: String,
+}
+
+/// `joey logout`.
+#[derive(Debug, ClapArgs)]
+pub struct Logout {
+    /// Host and port
+    #[arg(default_value = crate::auth::DEFAULT_REGISTRY)]
+    pub registry: String,
+}
+
+/// `joey stop` and `joey restart`.
 #[derive(Debug, ClapArgs)]
 pub struct Stop {
     /// Seconds before it is killed
@@ -281,6 +371,8 @@ pub struct Pull {
     /// Print the id only
     #[arg(short, long)]
     pub quiet: bool,
+    #[command(flatten)]
+    pub credentials: Credentials,
     /// Such as registry.example.com/team/app:1.2
     pub image: String,
 }
@@ -331,6 +423,10 @@ mod tests {
             &["joey", "run", "--net", "x", "a"],
             &["joey", "run", "-p", "x", "a"],
             &["joey", "run", "-m", "1x", "a"],
+            &["joey", "run", "--log-opt", "max-size", "a"],
+            &["joey", "kill", "-s", "NOSUCH", "a"],
+            &["joey", "ps", "-f", "colour=red"],
+            &["joey", "login", "--password-stdin"],
             &["joey", "exec", "a"],
             &["joey", "logs", "--tail", "-3", "a"],
             &["joey", "stop"],

@@ -7,8 +7,10 @@ use std::process::ExitCode;
 use thiserror::Error;
 use tonic::{Code, Status};
 
-/// As shells and docker have it: the container was not run.
-const NOT_RUN: u8 = 125;
+use crate::auth::AuthError;
+
+/// As docker has it: joey was called wrongly, or the container was not run.
+pub const NOT_RUN: u8 = 125;
 /// The metadata in which the daemon tells the code for a program that did not start.
 const EXIT_CODE: &str = "joey-exit-code";
 
@@ -49,6 +51,9 @@ pub enum CliError {
     /// `-t` without a terminal.
     #[error("standard input is no terminal: leave out -t")]
     NoTerminal,
+    /// Credentials.
+    #[error(transparent)]
+    Auth(#[from] AuthError),
     /// The stream ended early.
     #[error("the daemon ended the stream without an exit code")]
     CutOff,

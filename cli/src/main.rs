@@ -1,6 +1,7 @@
 //! `joey`: runs and manages containers through the daemon.
 
 mod args;
+mod auth;
 mod client;
 mod commands;
 mod error;
@@ -15,9 +16,22 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use args::Args;
+use error::CliError;
 
 fn main() -> ExitCode {
-    let args = Args::parse();
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => {
+            // Help goes to standard output and is no failure.
+            let failed = error.use_stderr();
+            drop(error.print());
+            return if failed {
+                ExitCode::from(error::NOT_RUN)
+            } else {
+                ExitCode::SUCCESS
+            };
+        }
+    };
     let runtime = match tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -133,6 +133,85 @@ pub fn label(text: &str) -> Result<(String, String), String> {
     Ok((key.into(), value.into()))
 }
 
+/// `--log-opt`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogOption {
+    /// Bytes of one file; 0: unlimited.
+    MaxSize(u64),
+    /// Files, with the current one.
+    MaxFiles(u32),
+}
+
+/// `max-size=SIZE` or `max-file=NUMBER`.
+pub fn log_option(text: &str) -> Result<LogOption, String> {
+    match text.split_once('=') {
+        Some(("max-size", "-1")) => Ok(LogOption::MaxSize(0)),
+        Some(("max-size", value)) => match u64::try_from(size(value)?) {
+            Ok(bytes @ 1..) => Ok(LogOption::MaxSize(bytes)),
+            _ => Err(format!("max-size {value:?} is no size of a file")),
+        },
+        Some(("max-file", value)) => match value.parse() {
+            Ok(files @ 1..) => Ok(LogOption::MaxFiles(files)),
+            _ => Err(format!("max-file {value:?} is no number of files")),
+        },
+        Some((key, _)) => Err(format!("{key:?} is neither max-size nor max-file")),
+        None => Err("write max-size=SIZE or max-file=NUMBER".into()),
+    }
+}
+
+/// Names of the signals from 1 on.
+const SIGNALS: [&str; 31] = [
+    "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2",
+    "PIPE", "ALRM", "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG",
+    "XCPU", "XFSZ", "VTALRM", "PROF", "WINCH", "IO", "PWR", "SYS",
+];
+
+/// A signal's number, by its name with or without SIG, or by itself.
+pub fn signal(text: &str) -> Result<u32, String> {
+    let upper = text.to_ascii_uppercase();
+    let name = upper.strip_prefix("SIG").unwrap_or(&upper);
+    let numbered = (1..).zip(SIGNALS);
+    let found = numbered
+        .filter(|(number, known)| *known == name || number.to_string() == text)
+        .map(|(number, _)| number)
+        .next();
+    found.ok_or_else(|| format!("{text:?} is no signal"))
+}
+
+/// `ps --filter`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Filter {
+    /// Beginning of the id.
+    Id(String),
+    /// Part of the name.
+    Name(String),
+    /// State.
+    Status(String),
+    /// A label's key, and its value where one is given.
+    Label(String, Option<String>),
+}
+
+/// `id=…`, `name=…`, `status=…` or `label=KEY[=VALUE]`.
+pub fn filter(text: &str) -> Result<Filter, String> {
+    let (key, value) = text
+        .split_once('=')
+        .ok_or("write id=…, name=…, status=… or label=…")?;
+    let value = value.to_owned();
+    match key {
+        "id" => Ok(Filter::Id(value)),
+        "name" => Ok(Filter::Name(value)),
+        "status" if ["created", "running", "exited"].contains(&value.as_str()) => {
+            Ok(Filter::Status(value))
+        }
+        "status" => Err(format!("{value:?} is none of created, running and exited")),
+        "label" => Ok(match value.split_once('=') {
+            Some((key, value)) => Filter::Label(key.to_owned(), Some(value.to_owned())),
+            None => Filter::Label(value, None),
+        }),
+        other => Err(format!("{other:?} is none of id, name, status and label")),
+    }
+}
+
 /// Lines from the end; −1 for all.
 pub fn tail(text: &str) -> Result<i64, String> {
     if text == "all" {
@@ -304,5 +383,33 @@ mod tests {
         let read = environment(&[file], &["C=".into(), "PATH".into()]);
         assert_eq!(read[..3], ["A=1", "B=two words", "C="]);
         assert!(read[3].starts_with("PATH="));
+    }
+
+    #[test]
+    fn log_options() {
+        assert_eq!(log_option("max-size=10k"), Ok(LogOption::MaxSize(10_240)));
+        assert_eq!(log_option("max-size=-1"), Ok(LogOption::MaxSize(0)));
+        assert_eq!(log_option("max-file=3"), Ok(LogOption::MaxFiles(3)));
+        for wrong in ["max-size=0", "max-file=0", "max-size", "mode=blocking", ""] {
+            assert!(log_option(wrong).is_err(), "{wrong}");
+        }
+        assert!(log_option("mode=x").unwrap_err().contains("mode"));
+    }
+
+    #[test]
+    fn signals() {
+        for (text, number) in [("KILL", 9), ("sigterm", 15), ("9", 9), ("SYS", 31)] {
+            assert_eq!(signal(text), Ok(number));
+        }
+        assert!(signal("0").is_err() && signal("NOSUCH").is_err() && signal("").is_err());
+    }
+
+    #[test]
+    fn filters() {
+        let label = Filter::Label("a".into(), Some("b=c".into()));
+        assert_eq!(filter("label=a=b=c"), Ok(label));
+        assert_eq!(filter("label=a"), Ok(Filter::Label("a".into(), None)));
+        assert!(filter("status=sleeping").is_err() && filter("web").is_err());
+        assert!(filter("colour=red").unwrap_err().contains("colour"));
     }
 }

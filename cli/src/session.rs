@@ -18,6 +18,8 @@ use crate::terminal::{self, DetachKeys, RawMode};
 /// Messages to the daemon that may wait.
 const DEPTH: usize = 16;
 const CHUNK: usize = 32 << 10;
+/// 128 + SIGPIPE.
+const UNREAD: u8 = 141;
 /// What the container gets of what joey gets.
 const FORWARDED: [SignalKind; 6] = [
     SignalKind::hangup(),
@@ -44,6 +46,8 @@ pub enum End {
     Exited(i32),
     /// The user left it alone.
     Detached,
+    /// Nobody reads joey's output any more.
+    Unread,
 }
 
 impl End {
@@ -52,6 +56,8 @@ impl End {
         match self {
             Self::Exited(code) => ExitCode::from(u8::try_from(code & 0xff).unwrap_or(u8::MAX)),
             Self::Detached => ExitCode::SUCCESS,
+            // As if SIGPIPE had ended joey.
+            Self::Unread => ExitCode::from(UNREAD),
         }
     }
 }
@@ -113,9 +119,11 @@ async fn show(outputs: &mut Streaming<StreamOutput>) -> Result<Option<End>, CliE
         Some(Output::ExitCode(code)) => return Ok(Some(End::Exited(code))),
         None => Ok(()),
     };
-    written
-        .map(|()| None)
-        .map_err(|error| CliError::Io("write the output", error))
+    match written {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(Some(End::Unread)),
+        Err(error) => Err(CliError::Io("write the output", error)),
+        Ok(()) => Ok(None),
+    }
 }
 
 fn write(output: &mut impl Write, bytes: &[u8]) -> io::Result<()> {

@@ -3,7 +3,7 @@
 use std::io::{self, IsTerminal};
 
 use joey_proto::api::Size;
-use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
+use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
 
 use crate::error::CliError;
 
@@ -14,7 +14,13 @@ const SECOND_KEY: u8 = 0x11;
 
 /// Passes every key on as it is typed; the former mode comes back on drop.
 #[derive(Debug)]
-pub struct RawMode(Termios);
+pub struct RawMode {
+    _former: Restore,
+}
+
+/// A mode of the terminal that comes back on drop.
+#[derive(Debug)]
+struct Restore(Termios);
 
 impl RawMode {
     /// Sets the mode.
@@ -31,15 +37,56 @@ impl RawMode {
         let mut raw = former.clone();
         raw.make_raw();
         tcsetattr(&stdin, OptionalActions::Now, &raw).map_err(failed)?;
-        Ok(Self(former))
+        Ok(Self {
+            _former: Restore(former),
+        })
     }
 }
 
-impl Drop for RawMode {
+impl Drop for Restore {
     fn drop(&mut self) {
         // The terminal may be gone; then there is nothing to restore.
         tcsetattr(io::stdin(), OptionalActions::Now, &self.0).unwrap_or_default();
     }
+}
+
+/// Asks for a line.
+///
+/// # Errors
+/// When standard input is no terminal, or at its end.
+pub fn ask(question: &str) -> Result<String, CliError> {
+    if !io::stdin().is_terminal() {
+        return Err(CliError::Usage(
+            "standard input is no terminal to ask on: use --username and --password-stdin",
+        ));
+    }
+    eprint!("{question}");
+    let mut line = String::new();
+    let read = io::stdin().read_line(&mut line);
+    read.map_err(|error| CliError::Io("read the answer", error))?;
+    Ok(line.trim_end_matches(['\r', '\n']).to_owned())
+}
+
+/// Asks for a line that is not shown.
+///
+/// # Errors
+/// As [`ask`]'s.
+pub fn ask_secret(question: &str) -> Result<String, CliError> {
+    let failed = |error: rustix::io::Errno| CliError::Io("set up the terminal", error.into());
+    let hidden = if io::stdin().is_terminal() {
+        let former = tcgetattr(io::stdin()).map_err(failed)?;
+        let mut silent = former.clone();
+        silent.local_modes -= LocalModes::ECHO;
+        tcsetattr(io::stdin(), OptionalActions::Now, &silent).map_err(failed)?;
+        Some(Restore(former))
+    } else {
+        None
+    };
+    let answer = ask(question);
+    if hidden.is_some() {
+        eprintln!();
+    }
+    answer
 }
 
 /// The terminal's size; None without a terminal.

@@ -12,7 +12,7 @@ use joey_runtime::model::Owner;
 use joey_streaming::TlsFiles;
 use thiserror::Error;
 
-use crate::api::Api;
+use crate::api::{Api, MAX_LOG_FILES};
 use crate::args::Settings;
 use crate::config::{CgroupDriver, Config, ConfigError, Streaming};
 use crate::lock::{LockError, RootLock};
@@ -132,6 +132,12 @@ pub async fn run(settings: Settings, config: Config, logging: Logging) -> Result
 
 /// Refuses what no part could use before any part is opened.
 fn check(config: &Config) -> Result<(), StartError> {
+    let log_files = config.containers.log_max_files;
+    if !(1..=MAX_LOG_FILES).contains(&log_files) {
+        let key = "containers.log_max_files";
+        let what = format!("{log_files} is not in 1 … {MAX_LOG_FILES}");
+        return Err(ConfigError::Value { key, what }.into());
+    }
     for address in &config.listen {
         socket::path_of(address).map_err(ServeError::from)?;
     }

@@ -75,6 +75,18 @@ impl LogFile {
         Ok(())
     }
 
+    /// Goes on in a new file where the present one would grow too large.
+    fn make_room(&mut self, added: usize) {
+        let Some(rotation) = self.rotation else {
+            return;
+        };
+        let present = self.size + self.batch.len() as u64;
+        if present > 0 && present + added as u64 > rotation.max_bytes {
+            self.flush();
+            self.rotate(rotation.max_files);
+        }
+    }
+
     /// Gives each file the next number and goes on in a new one. Where that fails the present file
     /// goes on growing: output is worth more than the limit, which is tried again only after as
     /// much again, so that a failing disk does not cost the older files.
@@ -142,8 +154,9 @@ impl LogFile {
             Stream::Stdout => "stdout",
             Stream::Stderr => "stderr",
         };
-        self.batch
-            .extend_from_slice(format!("{stamp} {name} {tag} ").as_bytes());
+        let head = format!("{stamp} {name} {tag} ");
+        self.make_room(head.len() + line.0.len() + text.len() + 1);
+        self.batch.extend_from_slice(head.as_bytes());
         self.batch.append(&mut line.0);
         self.batch.extend_from_slice(text);
         self.batch.push(b'\n');
@@ -155,17 +168,7 @@ impl LogFile {
     /// One write per batch. A full disk must never stop the container: what cannot be written is
     /// lost, and the next entry starts on a line of its own.
     fn flush(&mut self) {
-        let added = u64::try_from(self.batch.len()).unwrap_or(u64::MAX);
-        if let Some(Rotation {
-            max_bytes,
-            max_files,
-        }) = self.rotation
-            && self.size > 0
-            && self.size.saturating_add(added) > max_bytes
-        {
-            self.rotate(max_files);
-        }
-        self.size = self.size.saturating_add(added);
+        self.size += self.batch.len() as u64;
         let mut rest = self.batch.as_slice();
         if self.torn && !rest.is_empty() {
             self.torn = self.file.write_all(b"\n").is_err();
@@ -266,8 +269,13 @@ mod tests {
         let mut log = LogFile::open(path.clone(), Some(rotation)).unwrap();
         let mut line = Line::default();
         // Two entries of 47 bytes fill a file.
-        for number in 0..9 {
-            log.write(Stream::Stdout, &mut line, format!("{number}{number}\n").as_bytes());
+        log.write(Stream::Stdout, &mut line, b"00\n11\n22\n33\n44\n");
+        for number in 5..9 {
+            log.write(
+                Stream::Stdout,
+                &mut line,
+                format!("{number}{number}\n").as_bytes(),
+            );
         }
         let texts = |name: &str| -> Vec<String> {
             let text = fs::read_to_string(folder.join(name)).unwrap();

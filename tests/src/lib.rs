@@ -7,6 +7,7 @@
 mod client;
 mod daemon;
 mod image;
+mod joey;
 mod leaks;
 mod pods;
 mod registry;

@@ -1,40 +1,20 @@
 //! The `joey` command against a daemon.
 #![allow(clippy::unwrap_used)]
 
-use std::process::{Command, Output};
+use std::process::Command;
 
 use joey_proto::cri::*;
 use joey_tests::{Stand, binary, eventually};
 
-fn joey(stand: &Stand, arguments: &[&str]) -> Output {
-    Command::new(binary("joey"))
-        .arg("-H")
-        .arg(format!("unix://{}", stand.daemon.socket().display()))
-        .args(arguments)
-        .output()
-        .unwrap()
-}
-
-/// Standard output of a command that succeeds.
-fn out(stand: &Stand, arguments: &[&str]) -> String {
-    let ended = joey(stand, arguments);
-    assert!(ended.status.success(), "{arguments:?}: {ended:?}");
-    String::from_utf8(ended.stdout).unwrap()
-}
-
-fn code(stand: &Stand, arguments: &[&str]) -> i32 {
-    joey(stand, arguments).status.code().unwrap()
-}
-
 #[tokio::test]
 async fn versions_and_info() {
     let stand = Stand::start().await;
-    let version = out(&stand, &["version"]);
+    let version = stand.out(&["version"]);
     assert!(
         version.contains("joey: ") && version.contains("joeyd: "),
         "{version}"
     );
-    let info = out(&stand, &["info"]);
+    let info = stand.out(&["info"]);
     assert!(info.lines().count() > 5 && info.contains("group"), "{info}");
     let nobody = Command::new(binary("joey"))
         .args(["-H", "unix:///run/no-such.sock", "ps"])
@@ -57,7 +37,7 @@ async fn images_are_fetched_listed_and_removed() {
             image
         })
         .await;
-    let pulled = joey(&stand, &["pull", &name]);
+    let pulled = stand.joey(&["pull", &name]);
     assert!(pulled.status.success(), "{pulled:?}");
     let id = String::from_utf8(pulled.stdout).unwrap();
     assert!(id.starts_with("sha256:") && id.ends_with('\n'), "{id}");
@@ -67,16 +47,27 @@ async fn images_are_fetched_listed_and_removed() {
         !progress.contains('\u{1b}') && !progress.contains('\r'),
         "a pipe gets plain lines: {progress:?}"
     );
-    assert_eq!(out(&stand, &["pull", "-q", &name]), id);
-    let images = out(&stand, &["images"]);
+    assert_eq!(stand.out(&["pull", "-q", &name]), id);
+    let images = stand.out(&["images"]);
     assert!(
         images.contains("test/other") && images.contains("1.0"),
         "{images}"
     );
     assert_eq!(images.lines().count(), 3, "{images}");
-    out(&stand, &["rmi", &name]);
-    assert!(!out(&stand, &["images"]).contains("test/other"));
-    let missing = joey(&stand, &["rmi", &name]);
+    // A tag of several goes alone.
+    let mut same = joey_tests::busybox();
+    same.file("other", 0o644, b"other");
+    let second = stand.registry.push("test/other", "2.0", same).await;
+    assert_eq!(stand.out(&["pull", "-q", &second]), id);
+    assert_eq!(stand.out(&["rmi", &second]), format!("{second}\n"));
+    let images = stand.out(&["images"]);
+    assert!(
+        images.contains("other:1.0") && !images.contains("other:2.0"),
+        "{images}"
+    );
+    assert_eq!(stand.out(&["rmi", &name]), format!("{name}\n"));
+    assert!(!stand.out(&["images"]).contains("test/other"));
+    let missing = stand.joey(&["rmi", &name]);
     assert!(!missing.status.success());
     assert!(String::from_utf8(missing.stderr).unwrap().contains(&name));
     stand.assert_clean().await;
@@ -89,7 +80,7 @@ async fn a_run_ends_with_its_commands_code() {
     let run = |command: &[&str]| {
         let mut all = vec!["run", "--rm", image];
         all.extend(command);
-        joey(&stand, &all)
+        stand.joey(&all)
     };
     let hello = run(&["sh", "-c", "echo hello; echo trouble >&2"]);
     assert_eq!(hello.stdout, b"hello\n");
@@ -106,8 +97,8 @@ async fn a_run_ends_with_its_commands_code() {
     let large = run(&["head", "-c", "5000000", "/dev/zero"]);
     assert_eq!(large.stdout.len(), 5_000_000);
     let missing = stand.registry.name("test/none:1");
-    assert_eq!(code(&stand, &["run", &missing, "true"]), 125);
-    assert_eq!(out(&stand, &["ps", "-a", "-q"]), "", "nothing stays behind");
+    assert_eq!(stand.fails(&["run", &missing, "true"]).0, 125);
+    assert_eq!(stand.out(&["ps", "-a", "-q"]), "", "nothing stays behind");
     stand.assert_clean().await;
 }
 
@@ -116,27 +107,24 @@ async fn a_background_container_from_start_to_end() {
     let stand = Stand::start().await;
     let image = stand.image_name.as_str();
     let script = "echo one; echo two >&2; trap 'exit 5' TERM; while :; do sleep 0.1; done";
-    let id = out(
-        &stand,
-        &["run", "-d", "--name", "web", image, "sh", "-c", script],
-    );
+    let id = stand.out(&["run", "-d", "--name", "web", image, "sh", "-c", script]);
     let id = id.trim();
     assert_eq!(id.len(), 64);
-    let listed = out(&stand, &["ps"]);
+    let listed = stand.out(&["ps"]);
     assert!(
         listed.contains("web") && listed.contains(&id[..6]),
         "{listed}"
     );
     eventually("both lines are there", || async {
-        let logs = joey(&stand, &["logs", "web"]);
+        let logs = stand.joey(&["logs", "web"]);
         logs.stdout == b"one\n" && logs.stderr == b"two\n"
     })
     .await;
-    assert_eq!(out(&stand, &["logs", "-n", "1", "web"]), "");
-    assert_eq!(out(&stand, &["exec", "web", "echo", "hi"]), "hi\n");
-    assert_eq!(code(&stand, &["exec", "web", "sh", "-c", "exit 4"]), 4);
-    assert_eq!(code(&stand, &["exec", "web", "/no/such"]), 127);
-    let taken = joey(&stand, &["run", "-d", "--name", "web", image, "true"]);
+    assert_eq!(stand.out(&["logs", "-n", "1", "web"]), "");
+    assert_eq!(stand.out(&["exec", "web", "echo", "hi"]), "hi\n");
+    assert_eq!(stand.fails(&["exec", "web", "sh", "-c", "exit 4"]).0, 4);
+    assert_eq!(stand.fails(&["exec", "web", "/no/such"]).0, 127);
+    let taken = stand.joey(&["run", "-d", "--name", "web", image, "true"]);
     assert_eq!(taken.status.code(), Some(125));
     assert!(String::from_utf8(taken.stderr).unwrap().contains("web"));
 
@@ -161,13 +149,13 @@ async fn a_background_container_from_start_to_end() {
     let hidden = runtime.container_status(request).await.unwrap_err();
     assert_eq!(hidden.code(), tonic::Code::NotFound);
 
-    assert!(!joey(&stand, &["rm", "web"]).status.success(), "it runs");
-    out(&stand, &["stop", "web"]);
-    assert!(!out(&stand, &["ps"]).contains("web"));
-    let all = out(&stand, &["ps", "-a"]);
+    assert!(!stand.joey(&["rm", "web"]).status.success(), "it runs");
+    assert_eq!(stand.out(&["stop", "web"]), "web\n");
+    assert!(!stand.out(&["ps"]).contains("web"));
+    let all = stand.out(&["ps", "-a"]);
     assert!(all.contains("web") && all.contains('5'), "{all}");
-    out(&stand, &["rm", "web"]);
-    assert!(!out(&stand, &["ps", "-a"]).contains("web"));
-    assert!(!joey(&stand, &["logs", "web"]).status.success());
+    assert_eq!(stand.out(&["rm", "web"]), "web\n");
+    assert!(!stand.out(&["ps", "-a"]).contains("web"));
+    assert!(!stand.joey(&["logs", "web"]).status.success());
     stand.assert_clean().await;
 }

@@ -9,7 +9,7 @@ use super::pull;
 use crate::args::ContainerArgs;
 use crate::client::Client;
 use crate::error::CliError;
-use crate::parse;
+use crate::parse::{self, LogOption};
 
 /// Makes the container.
 pub async fn create(
@@ -18,12 +18,13 @@ pub async fn create(
     image: String,
     command: Vec<String>,
 ) -> Result<CreateContainerResponse, CliError> {
+    let creds = args.credentials.creds.clone();
     let request = request(args, image, command)?;
     let mut client = client.clone();
     match client.create_container(request.clone()).await {
         // A container needs nothing else that could be absent.
         Err(status) if status.code() == Code::NotFound => {
-            pull::fetch(&client, &request.image).await?;
+            pull::fetch(&client, &request.image, creds.as_deref()).await?;
             Ok(client.create_container(request).await?.into_inner())
         }
         created => Ok(created?.into_inner()),
@@ -51,6 +52,13 @@ fn request(
         destination: volume.target,
         readonly: volume.readonly,
     };
+    let (mut log_max_bytes, mut log_max_files) = (None, 0);
+    for option in args.log_opt {
+        match option {
+            LogOption::MaxSize(bytes) => log_max_bytes = Some(bytes),
+            LogOption::MaxFiles(files) => log_max_files = files,
+        }
+    }
     Ok(CreateContainerRequest {
         name: args.name.unwrap_or_default(),
         image,
@@ -79,6 +87,8 @@ fn request(
         cpu_shares: args.cpu_shares.unwrap_or_default(),
         labels: args.label.into_iter().collect(),
         auto_remove: args.rm,
+        log_max_bytes,
+        log_max_files,
     })
 }
 

@@ -1,5 +1,6 @@
 //! One file per command.
 
+mod attach;
 mod completion;
 mod container;
 mod create;
@@ -7,9 +8,13 @@ mod each;
 mod exec;
 mod images;
 mod info;
+mod inspect;
+mod kill;
+mod login;
 mod logs;
 mod ps;
 mod pull;
+mod restart;
 mod rm;
 mod rmi;
 mod run;
@@ -27,10 +32,15 @@ use crate::error::CliError;
 
 /// Runs a command; returns the code joey exits with.
 pub async fn run(args: Args) -> ExitCode {
-    if let Command::Completion { shell } = args.command {
-        return report(completion::run(shell));
+    match args.command {
+        Command::Completion { shell } => return report(completion::run(shell)),
+        Command::Logout(args) => return report(login::logout(&args)),
+        _ => {}
     }
-    let runs_a_program = matches!(args.command, Command::Run(_) | Command::Exec(_));
+    let runs_a_program = matches!(
+        args.command,
+        Command::Run(_) | Command::Exec(_) | Command::Create(_)
+    );
     let done = async {
         let client = client::connect(&args.host).await?;
         dispatch(&client, args.command).await
@@ -54,10 +64,16 @@ async fn dispatch(client: &Client, command: Command) -> Result<ExitCode, CliErro
         Command::Run(args) => return run::run(client, *args).await,
         Command::Exec(args) => return exec::run(client, args).await,
         Command::Start(args) => return start::run(client, args).await,
+        Command::Attach(args) => return attach::run(client, args).await,
         Command::Create(args) => create::run(client, *args).await,
         Command::Ps(args) => ps::run(client, &args).await,
         Command::Logs(args) => logs::run(client, args).await,
         Command::Stop(args) => stop::run(client, args).await,
+        Command::Restart(args) => restart::run(client, args).await,
+        Command::Kill(args) => kill::run(client, args).await,
+        Command::Inspect(args) => inspect::run(client, args).await,
+        Command::Login(args) => login::login(client, args).await,
+        Command::Logout(args) => login::logout(&args),
         Command::Rm(args) => rm::run(client, args).await,
         Command::Wait(args) => wait::run(client, args).await,
         Command::Images(args) => images::run(client, &args).await,

@@ -7,7 +7,7 @@ use crate::args::Ps;
 use crate::client::Client;
 use crate::error::CliError;
 use crate::format::{short, span};
-use crate::parse::now;
+use crate::parse::{Filter, now};
 use crate::table::Table;
 
 /// Digits of an id in the table.
@@ -17,14 +17,41 @@ const DEFAULT_RUNTIME: &str = "joey";
 
 /// Lists containers.
 pub async fn run(client: &Client, args: &Ps) -> Result<(), CliError> {
-    let request = ListContainersRequest { all: args.all };
-    let containers = client
+    // A state that is asked for is shown without --all.
+    let by_state = |filter: &Filter| matches!(filter, Filter::Status(_));
+    let all = args.all || args.filter.iter().any(by_state);
+    let mut containers = client
         .clone()
-        .list_containers(request)
+        .list_containers(ListContainersRequest { all })
         .await?
         .into_inner()
         .containers;
+    containers.retain(|container| is_wanted(container, &args.filter));
     print(&render(&containers, args, now()))
+}
+
+/// Whether one of the filters of each kind fits; of labels, all must.
+fn is_wanted(container: &Container, filters: &[Filter]) -> bool {
+    let fits = |filter: &Filter| match filter {
+        Filter::Id(id) => container.id.starts_with(id.as_str()),
+        Filter::Name(name) => container.name.contains(name.as_str()),
+        Filter::Status(state) => container.state == *state,
+        Filter::Label(key, value) => match (container.labels.get(key), value) {
+            (Some(found), Some(wanted)) => found == wanted,
+            (found, None) => found.is_some(),
+            (None, Some(_)) => false,
+        },
+    };
+    filters.iter().all(|filter| match filter {
+        Filter::Label(..) => fits(filter),
+        _ => {
+            let kind = std::mem::discriminant(filter);
+            let mut same = filters
+                .iter()
+                .filter(|other| std::mem::discriminant(*other) == kind);
+            same.any(fits)
+        }
+    })
 }
 
 fn render(containers: &[Container], args: &Ps, now: i64) -> String {
@@ -92,6 +119,7 @@ mod tests {
     fn states_are_told_with_their_age() {
         let args = Ps {
             all: true,
+            filter: Vec::new(),
             quiet: false,
             no_trunc: false,
         };
@@ -111,9 +139,27 @@ mod tests {
     }
 
     #[test]
+    fn filters_of_one_kind_are_alternatives_and_of_several_conditions() {
+        let mut web = container("web", "running");
+        web.labels.insert("tier".into(), "front".into());
+        let wanted = |filters: &[&str]| {
+            let filters: Vec<Filter> = filters
+                .iter()
+                .map(|text| crate::parse::filter(text).unwrap())
+                .collect();
+            is_wanted(&web, &filters)
+        };
+        assert!(wanted(&[]) && wanted(&["name=e"]) && wanted(&["id=web0", "name=x", "name=w"]));
+        assert!(wanted(&["status=exited", "status=running", "label=tier"]));
+        assert!(!wanted(&["name=web", "status=exited"]));
+        assert!(!wanted(&["label=tier=front", "label=other"]) && !wanted(&["label=tier=back"]));
+    }
+
+    #[test]
     fn quiet_prints_ids_only() {
         let args = Ps {
             all: false,
+            filter: Vec::new(),
             quiet: true,
             no_trunc: true,
         };

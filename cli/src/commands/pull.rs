@@ -9,6 +9,7 @@ use joey_proto::api::{BlobProgress, PullImageRequest, PullProgress};
 
 use super::print;
 use crate::args::Pull;
+use crate::auth;
 use crate::client::Client;
 use crate::error::CliError;
 use crate::format::{bytes, short};
@@ -25,20 +26,28 @@ pub async fn run(client: &Client, args: &Pull) -> Result<(), CliError> {
     } else {
         Shown::for_stderr()
     };
-    let id = pull(client, &args.image, shown).await?;
+    let creds = args.credentials.creds.as_deref();
+    let id = pull(client, &args.image, creds, shown).await?;
     print(&format!("{id}\n"))
 }
 
 /// Fetches an image for a container; what happens is told on standard error.
-pub async fn fetch(client: &Client, image: &str) -> Result<(), CliError> {
+pub async fn fetch(client: &Client, image: &str, creds: Option<&str>) -> Result<(), CliError> {
     eprintln!("{image} is not here; fetching it");
-    pull(client, image, Shown::for_stderr()).await.map(drop)
+    pull(client, image, creds, Shown::for_stderr())
+        .await
+        .map(drop)
 }
 
-async fn pull(client: &Client, image: &str, mut shown: Shown) -> Result<String, CliError> {
+async fn pull(
+    client: &Client,
+    image: &str,
+    creds: Option<&str>,
+    mut shown: Shown,
+) -> Result<String, CliError> {
     let request = PullImageRequest {
         image: image.to_owned(),
-        auth: None,
+        auth: auth::for_image(image, creds)?,
     };
     let mut messages = client.clone().pull_image(request).await?.into_inner();
     let mut id = String::new();

@@ -42,7 +42,7 @@ pub async fn run(client: &Client, args: Run) -> Result<ExitCode, CliError> {
         ..StreamStart::default()
     };
     let ended = session::run(client, Kind::Attach, start).await;
-    if removed && !matches!(ended, Ok(End::Detached)) {
+    if removed && matches!(ended, Err(_) | Ok(End::Exited(_))) {
         wait_for_removal(client, made.id).await;
     }
     Ok(ended?.exit_code())

@@ -38,7 +38,8 @@ pub async fn run(client: &Client, args: Start) -> Result<ExitCode, CliError> {
     Ok(ExitCode::SUCCESS)
 }
 
-async fn has_terminal(client: &Client, name: &str) -> Result<bool, CliError> {
+/// Whether a container has a terminal; false for an unknown one, which the daemon will name.
+pub async fn has_terminal(client: &Client, name: &str) -> Result<bool, CliError> {
     let listed = client
         .clone()
         .list_containers(ListContainersRequest { all: true })

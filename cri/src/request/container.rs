@@ -50,6 +50,7 @@ pub(crate) fn container(
             .map(devices::cdi_device)
             .collect::<Result<_>>()?,
         log_path: log_path(&pod.log_directory, &config.log_path)?,
+        log_rotation: None, // the kubelet rotates
         resources: linux
             .resources
             .as_ref()

@@ -40,6 +40,7 @@ pub(crate) fn pod(config: cri::PodSandboxConfig, runtime_handler: String) -> Res
         annotations: sorted(config.annotations),
         runtime_handler,
         network: shared_namespace(namespaces.network, "network")?,
+        isolated: false,
         pid: pid_namespace(namespaces.pid)?,
         ipc: shared_namespace(namespaces.ipc, "ipc")?,
         user_namespace: user_namespace(namespaces.userns_options.as_ref())?,

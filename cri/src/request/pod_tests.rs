@@ -130,6 +130,7 @@ fn every_field_is_mapped() {
             annotations: map("note", " as \u{0} given\n"),
             runtime_handler: "fast".into(),
             network: NamespaceMode::Node,
+            isolated: false,
             pid: NamespaceMode::Container,
             ipc: NamespaceMode::Node,
             user_namespace: Some(UserNamespace {

@@ -1,28 +1,25 @@
 //! `Attach`: a container's own streams, from its start where the client asks for that.
-//!
-//! Without a terminal the output comes from the log, which has every byte in order; a terminal's
-//! output is attached to, since a prompt without a newline is not logged until its line ends.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use joey_proto::api::stream_output::Output;
-use joey_proto::api::{LogChunk, StreamInput, StreamOutput, StreamStart};
+use joey_proto::api::{StreamInput, StreamOutput};
 use joey_runtime::{AttachSession, Container};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
-use super::logs::{Filter, Reader};
+use super::fd::AsyncPipe;
 use super::sessions::Session;
 use super::status::Failure;
-use super::stream::{Client, Sink, clamp, output, pipe, send_all, start_of, take_all};
+use super::stream::{Client, Sink, Source, clamp, output, pipe, relay, start_of, take_all};
 use super::{STREAM_DEPTH, State, Stream};
 
-/// How long output may still come after the container's end.
-const DRAIN: Duration = Duration::from_secs(1);
+/// The shim ends the streams of an ended container by itself, as soon as they are read.
+const QUIET: Duration = Duration::from_secs(10);
 
-/// Attaches, after a start where it is asked for; the streams go on in a task of their own.
+/// Attaches, with a start where it is asked for; the streams go on in a task of their own.
 pub async fn attach(
     state: &Arc<State>,
     mut stream: Streaming<StreamInput>,
@@ -30,50 +27,31 @@ pub async fn attach(
     let start = start_of(&mut stream).await?;
     let container = state.find(&start.container)?;
     let busy = state.sessions.enter(container.id());
-    if start.start {
-        state.start(&container).await?;
-    }
     let tty = container.record().config.tty;
-    let from_log = start.start && !tty;
-    let attached = connect(state, &container, &start, from_log).await?;
-    if let Some(size) = start.size.filter(|_| tty) {
-        let (columns, rows) = clamp(&size);
-        resize(state, container.id(), columns, rows).await;
+    let size = start.size.as_ref().filter(|_| tty).map(clamp);
+    let mut session = None;
+    if start.start {
+        session = state
+            .start_attached(&container, &busy, start.stdin, size)
+            .await?;
     }
-    let (client, receiver) = mpsc::channel(STREAM_DEPTH);
-    let task = Attached {
-        state: Arc::clone(state),
-        container,
-        from_log,
-        started: start.start,
-        _busy: busy,
+    let session = match session {
+        Some(session) => session,
+        None => {
+            let stdin = start.stdin && container.record().config.stdin;
+            let attached = state.runtime.attach(container.id(), stdin, true, !tty);
+            let attached = attached.await?;
+            if let Some((columns, rows)) = size {
+                resize(state, container.id(), columns, rows).await;
+            }
+            attached
+        }
     };
-    tokio::spawn(task.serve(attached, stream, client));
+    let ends = Ends::take(session)?;
+    let (client, receiver) = mpsc::channel(STREAM_DEPTH);
+    let state = Arc::clone(state);
+    tokio::spawn(serve(state, container, ends, stream, client, busy));
     Ok(ReceiverStream::new(receiver))
-}
-
-/// None where the container ended before anyone could attach.
-async fn connect(
-    state: &State,
-    container: &Container,
-    start: &StreamStart,
-    from_log: bool,
-) -> Result<Option<AttachSession>, Failure> {
-    let record = container.record();
-    let stdin = start.stdin && record.config.stdin;
-    if from_log && !stdin {
-        return Ok(None);
-    }
-    let (stdout, stderr) = (!from_log, !from_log && !record.config.tty);
-    match state
-        .runtime
-        .attach(container.id(), stdin, stdout, stderr)
-        .await
-    {
-        Ok(session) => Ok(Some(session)),
-        Err(_) if start.start && container.record().exit.is_some() => Ok(None),
-        Err(error) => Err(error.into()),
-    }
 }
 
 async fn resize(state: &State, container: &str, columns: u16, rows: u16) {
@@ -82,106 +60,74 @@ async fn resize(state: &State, container: &str, columns: u16, rows: u16) {
     }
 }
 
-struct Attached {
-    state: Arc<State>,
-    container: Arc<Container>,
-    from_log: bool,
-    started: bool,
-    _busy: Session,
+/// The daemon's ends of a container's streams.
+#[derive(Debug)]
+struct Ends {
+    stdin: Sink,
+    stdout: Option<AsyncPipe>,
+    stderr: Option<AsyncPipe>,
 }
 
-impl Attached {
-    async fn serve(
-        self,
-        attached: Option<AttachSession>,
-        mut stream: Streaming<StreamInput>,
-        client: Client,
-    ) {
-        let (stdin, stdout, stderr) = match attached {
-            Some(session) => (session.stdin, session.stdout, session.stderr),
-            None => (None, None, None),
-        };
-        let sink = stdin
-            .and_then(|fd| pipe(fd).ok())
-            .map_or(Sink::None, Sink::Pipe);
-        let (state, id) = (Arc::clone(&self.state), self.container.id().to_owned());
-        let input = tokio::spawn(async move {
-            take_all(&mut stream, sink, |columns, rows| {
-                resize(&state, &id, columns, rows)
+impl Ends {
+    fn take(session: AttachSession) -> Result<Self, Failure> {
+        Ok(Self {
+            stdin: match session.stdin {
+                Some(fd) => Sink::Pipe(pipe(fd)?),
+                None => Sink::None,
+            },
+            stdout: session.stdout.map(pipe).transpose()?,
+            stderr: session.stderr.map(pipe).transpose()?,
+        })
+    }
+}
+
+async fn serve(
+    state: Arc<State>,
+    container: Arc<Container>,
+    ends: Ends,
+    mut stream: Streaming<StreamInput>,
+    client: Client,
+    busy: Session,
+) {
+    let Ends {
+        stdin,
+        stdout,
+        stderr,
+    } = ends;
+    let input = tokio::spawn({
+        let (state, container) = (Arc::clone(&state), Arc::clone(&container));
+        async move {
+            take_all(&mut stream, stdin, |columns, rows| {
+                resize(&state, container.id(), columns, rows)
             })
             .await;
-        });
-        let sent = tokio::select! {
-            sent = self.outputs(stdout, stderr, &client) => sent,
-            // The client left; the container runs on.
-            () = client.closed() => Ok(()),
-        };
-        input.abort();
-        let last = match sent {
-            Err(failure) => Err(Status::from(failure)),
-            Ok(()) if client.is_closed() => return,
-            Ok(()) => match self.state.runtime.wait_container(self.container.id()).await {
-                Ok(exit) => Ok(output(Output::ExitCode(exit.code))),
-                Err(error) => Err(Status::from(Failure::from(error))),
-            },
-        };
-        drop(client.send(last).await);
-    }
-
-    async fn outputs(
-        &self,
-        stdout: Option<std::os::fd::OwnedFd>,
-        stderr: Option<std::os::fd::OwnedFd>,
-        client: &Client,
-    ) -> Result<(), Failure> {
-        if self.from_log {
-            return self.send_log(client, true).await;
         }
-        let missed = stdout.is_none() && stderr.is_none();
-        let stdout = stdout.map(pipe).transpose()?;
-        let stderr = stderr.map(pipe).transpose()?;
-        let (id, runtime) = (self.container.id(), &self.state.runtime);
-        let streams = async {
-            tokio::join!(
-                send_all(stdout.as_ref(), Output::Stdout, client),
-                send_all(stderr.as_ref(), Output::Stderr, client),
-            )
-        };
-        let mut streams = std::pin::pin!(streams);
-        tokio::select! {
-            _ = &mut streams => {}
-            _ = runtime.wait_container(id) => {
-                // Descendants may keep the streams open.
-                drop(tokio::time::timeout(DRAIN, &mut streams).await);
-            }
-        }
-        if missed && self.started {
-            return self.send_log(client, false).await;
-        }
-        Ok(())
+    });
+    let outputs = [
+        (&stdout, Output::Stdout as fn(Vec<u8>) -> Output),
+        (&stderr, Output::Stderr),
+    ];
+    let sources: Vec<Source<'_>> = outputs
+        .into_iter()
+        .filter_map(|(pipe, wrap)| pipe.as_ref().map(|pipe| Source { pipe, wrap }))
+        .collect();
+    let exit = state.runtime.wait_container(container.id());
+    let ended = tokio::select! {
+        ended = relay(&sources, exit, QUIET, &client) => Some(ended),
+        // The client left; the container runs on.
+        () = client.closed() => None,
+    };
+    input.abort();
+    // What is left to send is in memory: the pod may go.
+    drop(busy);
+    let Some((exit, rests)) = ended else { return };
+    for rest in rests {
+        rest.send(&client).await;
     }
-
-    async fn send_log(&self, client: &Client, follow: bool) -> Result<(), Failure> {
-        let Some(path) = self.container.record().config.log_path.clone() else {
-            return Ok(());
-        };
-        let reader = Reader {
-            state: Arc::clone(&self.state),
-            container: self.container.id().to_owned(),
-            path,
-            filter: Filter::all(),
-            follow,
-            tail: None,
-            _busy: self.state.sessions.enter(self.container.id()),
-        };
-        let send = |LogChunk { stderr, data }| async move {
-            let wrapped = if stderr {
-                Output::Stderr(data)
-            } else {
-                Output::Stdout(data)
-            };
-            client.send(Ok(output(wrapped))).await.is_ok()
-        };
-        reader.run(send).await
-    }
+    let last = match exit {
+        Ok(exit) => Ok(output(Output::ExitCode(exit.code))),
+        Err(error) => Err(Status::from(Failure::from(error))),
+    };
+    // A client that left needs no code.
+    drop(client.send(last).await);
 }

@@ -8,12 +8,14 @@ use joey_cgroup::Resources;
 use joey_image::Image;
 use joey_proto::api::{CreateContainerRequest, CreateContainerResponse, PortMapping, Volume};
 use joey_runtime::model::{
-    self, Capabilities, ContainerConfig, ImageIdentity, Mount, MountSource, NamespaceMode, Owner,
-    PidMode, PodConfig, PodSecurity, Propagation, Protocol, Security, SecurityProfile, User,
+    self, Capabilities, ContainerConfig, ImageIdentity, LogRotation, Mount, MountSource,
+    NamespaceMode, Owner, PidMode, PodConfig, PodSecurity, Propagation, Protocol, Security,
+    SecurityProfile, User,
 };
 
 use super::status::Failure;
-use super::{AUTO_REMOVE, NAMESPACE, State, names};
+use super::{AUTO_REMOVE, MAX_LOG_FILES, NAMESPACE, State, names};
+use crate::config;
 
 /// Hidden from containers that are not privileged, as containerd hides them.
 const MASKED: [&str; 13] = [
@@ -145,21 +147,17 @@ fn pod_config(
     uid: &str,
 ) -> Result<PodConfig, Failure> {
     let network = match request.network.as_str() {
-        "" | "bridge" => NamespaceMode::Pod,
+        "" | "bridge" | "none" => NamespaceMode::Pod,
         "host" => NamespaceMode::Node,
-        "none" => {
-            return Err(Failure::Invalid(
-                "a container without any network is not supported yet".into(),
-            ));
-        }
         other => {
             return Err(Failure::Invalid(format!(
-                "network {other:?} is neither bridge nor host"
+                "network {other:?} is none of bridge, host and none"
             )));
         }
     };
     let host_network = network == NamespaceMode::Node;
-    if network != NamespaceMode::Pod && !request.ports.is_empty() {
+    let isolated = request.network == "none";
+    if (host_network || isolated) && !request.ports.is_empty() {
         return Err(Failure::Invalid(
             "ports are published with the bridge network only".into(),
         ));
@@ -188,6 +186,7 @@ fn pod_config(
         port_mappings: request.ports.iter().map(port).collect::<Result<_, _>>()?,
         annotations,
         network,
+        isolated,
         pid: NamespaceMode::Container,
         security: PodSecurity {
             privileged: request.privileged,
@@ -258,6 +257,7 @@ fn container_config(
             .collect::<Result<_, _>>()?,
         labels: request.labels.clone().into_iter().collect(),
         log_path: Some(pod.log_directory.join("container.log")),
+        log_rotation: log_rotation(&state.config.containers, request)?,
         stdin: request.stdin,
         stdin_once: request.stdin && !request.tty,
         tty: request.tty,
@@ -268,6 +268,29 @@ fn container_config(
         pid: PidMode::Container,
         ..ContainerConfig::default()
     })
+}
+
+/// None: the log grows.
+fn log_rotation(
+    defaults: &config::Containers,
+    request: &CreateContainerRequest,
+) -> Result<Option<LogRotation>, Failure> {
+    let max_bytes = request
+        .log_max_bytes
+        .unwrap_or_else(|| defaults.log_max_size.bytes());
+    let max_files = match request.log_max_files {
+        0 => defaults.log_max_files,
+        given @ 1..=MAX_LOG_FILES => given,
+        given => {
+            return Err(Failure::Invalid(format!(
+                "{given} log files are not in 1 … {MAX_LOG_FILES}"
+            )));
+        }
+    };
+    Ok((max_bytes > 0).then_some(LogRotation {
+        max_bytes,
+        max_files,
+    }))
 }
 
 fn env(entry: &str) -> Result<(String, Vec<u8>), Failure> {

@@ -14,12 +14,12 @@ use tonic::{Status, Streaming};
 use super::fd::AsyncPipe;
 use super::sessions::Session;
 use super::status::Failure;
-use super::stream::{Client, Sink, clamp, output, pipe, send_all, start_of, take_all};
+use super::stream::{Client, Sink, Source, clamp, output, pipe, relay, start_of, take_all};
 use super::{STREAM_DEPTH, State, Stream};
 use joey_proto::api::StreamOutput;
 
-/// How long descendants that keep the streams open are listened to after the process's end.
-const DRAIN: Duration = Duration::from_secs(1);
+/// How long descendants that keep the streams open may be silent after the process's end.
+const QUIET: Duration = Duration::from_secs(1);
 
 /// Starts the process; its streams go on in a task of their own.
 pub async fn exec(
@@ -97,7 +97,7 @@ async fn serve(
     ends: Ends,
     mut stream: Streaming<StreamInput>,
     client: Client,
-    _busy: Session,
+    busy: Session,
 ) {
     let Ends {
         stdin,
@@ -120,37 +120,34 @@ async fn serve(
         })
         .await;
     });
-    let to_client = client.clone();
-    let outputs = async move {
-        tokio::join!(
-            send_all(stdout.as_ref(), Output::Stdout, &to_client),
-            send_all(stderr.as_ref(), Output::Stderr, &to_client),
-            send_all(terminal.as_deref(), Output::Stdout, &to_client),
-        )
-    };
-    let mut outputs = tokio::spawn(outputs);
-    let code = tokio::select! {
-        code = session.wait() => Some(code),
+    let outputs = [
+        (stdout.as_ref(), Output::Stdout as fn(Vec<u8>) -> Output),
+        (stderr.as_ref(), Output::Stderr),
+        (terminal.as_deref(), Output::Stdout),
+    ];
+    let sources: Vec<Source<'_>> = outputs
+        .into_iter()
+        .filter_map(|(pipe, wrap)| pipe.map(|pipe| Source { pipe, wrap }))
+        .collect();
+    let ended = tokio::select! {
+        ended = relay(&sources, session.wait(), QUIET, &client) => Some(ended),
         () = client.closed() => None,
     };
-    match code {
-        Some(code) => {
-            if tokio::time::timeout(DRAIN, &mut outputs).await.is_err() {
-                outputs.abort();
-            }
-            let last = code
-                .map(|code| output(Output::ExitCode(code)))
-                .map_err(|error| Status::from(Failure::from(error)));
-            // A client that went away needs no code.
-            drop(client.send(last).await);
-        }
-        None => {
-            // Nobody sees its output any more.
-            if let Err(error) = session.kill().await {
-                tracing::debug!(error = %error.chain(), "a command without a client runs on");
-            }
-            outputs.abort();
-        }
-    }
     input.abort();
+    drop(busy);
+    let Some((code, rests)) = ended else {
+        // Nobody sees its output any more.
+        if let Err(error) = session.kill().await {
+            tracing::debug!(error = %error.chain(), "a command without a client runs on");
+        }
+        return;
+    };
+    for rest in rests {
+        rest.send(&client).await;
+    }
+    let last = code
+        .map(|code| output(Output::ExitCode(code)))
+        .map_err(|error| Status::from(Failure::from(error)));
+    // A client that went away needs no code.
+    drop(client.send(last).await);
 }

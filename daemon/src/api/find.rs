@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use joey_runtime::Container;
-use joey_runtime::model::{ContainerState, Owner};
+use joey_runtime::model::Owner;
 
 use super::State;
 use super::status::Failure;
@@ -36,23 +36,5 @@ impl State {
                 name: name.to_owned(),
             }),
         }
-    }
-
-    /// Starts a container that was never started.
-    pub(super) async fn start(&self, container: &Container) -> Result<(), Failure> {
-        match container.state() {
-            ContainerState::Running => return Ok(()),
-            ContainerState::Exited => {
-                let name = &container.record().config.name;
-                return Err(Failure::WrongState(format!(
-                    "container {name} has ended and cannot be started again; remove it and run another"
-                )));
-            }
-            ContainerState::Created | ContainerState::Unknown => {}
-        }
-        self.runtime
-            .start_container(container.id())
-            .await
-            .map_err(Failure::NotStarted)
     }
 }

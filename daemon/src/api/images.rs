@@ -30,8 +30,8 @@ fn describe(image: &Image) -> api::Image {
     }
 }
 
-/// Removes an image with all its names; one that a container was made from only by force. Such a
-/// container keeps its layers.
+/// Removes a tag of an image that has others, else the image; one that a container was made from
+/// only by force. Such a container keeps its layers.
 pub async fn remove(
     state: &State,
     request: RemoveImageRequest,
@@ -43,6 +43,11 @@ pub async fn remove(
             kind: "image",
             name: request.image.clone(),
         })?;
+    if state.images.untag(&request.image).await? {
+        return Ok(RemoveImageResponse {
+            id: image.id.clone(),
+        });
+    }
     if !request.force
         && let Some(user) = user_of(state, &image.id)
     {

@@ -1,5 +1,7 @@
 //! `KillContainer`: one signal to a container's first process.
 
+use std::time::Duration;
+
 use joey_proto::api::{KillContainerRequest, KillContainerResponse};
 use joey_runtime::model::{ContainerState, Started};
 use rustix::io::Errno;
@@ -8,8 +10,11 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use super::State;
 use super::status::Failure;
 
-/// Sends the signal; a container that has ended takes none.
-pub fn kill(
+/// How long SIGKILL may take, as docker has it.
+const KILL_TIME: Duration = Duration::from_secs(10);
+
+/// Sends the signal; a container that has ended takes none. After SIGKILL the end is waited for.
+pub async fn kill(
     state: &State,
     request: &KillContainerRequest,
 ) -> Result<KillContainerResponse, Failure> {
@@ -26,6 +31,13 @@ pub fn kill(
                 "container {} is not running",
                 record.config.name
             )));
+        }
+    }
+    if signal == Signal::KILL {
+        let ended = state.runtime.wait_container(container.id());
+        // One that is removed meanwhile has ended too.
+        if tokio::time::timeout(KILL_TIME, ended).await.is_err() {
+            return Err(Failure::WrongState("the container outlives SIGKILL".into()));
         }
     }
     Ok(KillContainerResponse {})

@@ -2,7 +2,9 @@
 
 use joey_proto::api::{self, ListContainersResponse, PortMapping};
 use joey_runtime::Container;
-use joey_runtime::model::{Cause, ContainerRecord, ContainerState, Exit, PodRecord, Protocol};
+use joey_runtime::model::{
+    Cause, ContainerRecord, ContainerState, Exit, NamespaceMode, PodRecord, Protocol,
+};
 
 use super::State;
 
@@ -53,7 +55,17 @@ fn describe(state: &State, container: &Container) -> api::Container {
     }
 }
 
-fn state_name(record: &ContainerRecord) -> &'static str {
+/// What a pod's network is asked for by.
+pub fn network_name(pod: &PodRecord) -> &'static str {
+    match pod.config.network {
+        NamespaceMode::Node => "host",
+        _ if pod.config.isolated => "none",
+        _ => "bridge",
+    }
+}
+
+/// As `ps` and `inspect` have it.
+pub fn state_name(record: &ContainerRecord) -> &'static str {
     match record.state() {
         ContainerState::Created => "created",
         ContainerState::Running => "running",

@@ -37,49 +37,9 @@ pub fn parse(line: &[u8]) -> Option<Entry<'_>> {
 
 /// Nanoseconds since the epoch of an RFC 3339 time; None where it is none.
 pub fn nanoseconds(time: &str) -> Option<i64> {
-    let (date, clock) = time.split_once('T')?;
-    let [year, month, day] = numbers(date, '-')?;
-    let zone_at = clock.find(['Z', '+', '-'])?;
-    let (clock, zone) = clock.split_at(zone_at);
-    let (clock, fraction) = clock.split_once('.').unwrap_or((clock, "0"));
-    let [hour, minute, second] = numbers(clock, ':')?;
-    let in_range = (1..=12).contains(&month) && (1..=31).contains(&day) && hour < 24 && minute < 60;
-    if !in_range || second > 60 || fraction.len() > 9 {
-        return None;
-    }
-    let fraction: i64 = format!("{fraction:0<9}").parse().ok()?;
-    let seconds =
-        days(year, month, day) * 86_400 + hour * 3600 + minute * 60 + second - offset(zone)?;
-    seconds.checked_mul(1_000_000_000)?.checked_add(fraction)
-}
-
-fn numbers(text: &str, separator: char) -> Option<[i64; 3]> {
-    let mut parts = text
-        .split(separator)
-        .map(|part| part.parse::<u16>().map(i64::from).ok());
-    let numbers = [parts.next()??, parts.next()??, parts.next()??];
-    parts.next().is_none().then_some(numbers)
-}
-
-/// Seconds east of Greenwich.
-fn offset(zone: &str) -> Option<i64> {
-    if zone == "Z" {
-        return Some(0);
-    }
-    let (sign, rest) = zone.split_at(1);
-    let (hours, minutes) = rest.split_once(':')?;
-    let seconds =
-        i64::from(hours.parse::<u8>().ok()?) * 3600 + i64::from(minutes.parse::<u8>().ok()?) * 60;
-    Some(if sign == "-" { -seconds } else { seconds })
-}
-
-/// Days from 1970-01-01 in the Gregorian calendar; a year begins in March for this count.
-fn days(year: i64, month: i64, day: i64) -> i64 {
-    let year = if month <= 2 { year - 1 } else { year };
-    let era = year.div_euclid(400);
-    let year_of_era = year.rem_euclid(400);
-    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
-    era * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year - 719_468
+    chrono::DateTime::parse_from_rfc3339(time)
+        .ok()?
+        .timestamp_nanos_opt()
 }
 
 #[cfg(test)]

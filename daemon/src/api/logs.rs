@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
-use super::follow::{Changes, LogFile};
+use super::follow::{Changes, Log};
 use super::log_line::{self, Entry};
 use super::sessions::Session;
 use super::status::Failure;
@@ -92,7 +92,7 @@ impl Reader {
         } else {
             None
         };
-        let mut log = LogFile::new(&self.path);
+        let mut log = Log::new(&self.path);
         if let Some(count) = self.tail {
             let lines = last_lines(&mut log, &self.filter, count).await;
             for entry in lines.map_err(failed)? {
@@ -145,7 +145,8 @@ pub struct Filter {
 
 impl Filter {
     /// Everything, as it was written.
-    pub fn all() -> Self {
+    #[cfg(test)]
+    fn all() -> Self {
         Self {
             since: 0,
             until: i64::MAX,
@@ -185,7 +186,7 @@ impl Filter {
 
 /// The entries of the last `count` lines that the filter wants.
 async fn last_lines(
-    log: &mut LogFile,
+    log: &mut Log,
     filter: &Filter,
     count: usize,
 ) -> std::io::Result<VecDeque<Vec<u8>>> {
@@ -216,10 +217,10 @@ async fn last_lines(
 mod tests {
     use super::*;
 
-    fn file(name: &str, text: &str) -> (PathBuf, LogFile) {
+    fn file(name: &str, text: &str) -> (PathBuf, Log) {
         let path = std::env::temp_dir().join(format!("joeyd-logs-{name}-{}", std::process::id()));
         std::fs::write(&path, text).unwrap();
-        let log = LogFile::new(&path);
+        let log = Log::new(&path);
         (path, log)
     }
 

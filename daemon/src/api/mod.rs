@@ -3,6 +3,7 @@
 //! Each container is a pod of its own, owned by Joey and so invisible to the CRI.
 
 mod attach;
+mod check_login;
 mod create_container;
 mod exec;
 mod fd;
@@ -10,6 +11,7 @@ mod find;
 mod follow;
 mod images;
 mod info;
+mod inspect;
 mod kill_container;
 mod list_containers;
 mod log_line;
@@ -19,6 +21,7 @@ mod pull_image;
 mod reaper;
 mod remove_container;
 mod sessions;
+mod start_container;
 mod status;
 mod stream;
 mod wait_container;
@@ -31,13 +34,14 @@ use std::time::Duration;
 use joey_image::ImageStore;
 use joey_proto::api::joey_server::Joey;
 use joey_proto::api::{
-    CreateContainerRequest, CreateContainerResponse, InfoRequest, InfoResponse,
-    KillContainerRequest, KillContainerResponse, ListContainersRequest, ListContainersResponse,
-    ListImagesRequest, ListImagesResponse, LogChunk, LogsRequest, PullImageRequest, PullProgress,
+    CheckLoginRequest, CheckLoginResponse, CreateContainerRequest, CreateContainerResponse,
+    InfoRequest, InfoResponse, InspectRequest, InspectResponse, KillContainerRequest,
+    KillContainerResponse, ListContainersRequest, ListContainersResponse, ListImagesRequest,
+    ListImagesResponse, LogChunk, LogsRequest, PullImageRequest, PullProgress,
     RemoveContainerRequest, RemoveContainerResponse, RemoveImageRequest, RemoveImageResponse,
-    StartContainerRequest, StartContainerResponse, StopContainerRequest, StopContainerResponse,
-    StreamInput, StreamOutput, VersionRequest, VersionResponse, WaitContainerRequest,
-    WaitContainerResponse,
+    RestartContainerRequest, RestartContainerResponse, StartContainerRequest,
+    StartContainerResponse, StopContainerRequest, StopContainerResponse, StreamInput, StreamOutput,
+    VersionRequest, VersionResponse, WaitContainerRequest, WaitContainerResponse,
 };
 use joey_runtime::Runtime;
 use parking_lot::Mutex;
@@ -52,6 +56,8 @@ use status::Failure;
 const NAMESPACE: &str = "joey";
 /// The annotation of a pod that goes when its container has ended.
 const AUTO_REMOVE: &str = "joey.io/auto-remove";
+/// The most files of one log; its rotation renames every one.
+pub const MAX_LOG_FILES: u32 = 100;
 /// Messages a slow client may lag behind.
 const STREAM_DEPTH: usize = 32;
 
@@ -131,6 +137,10 @@ impl Joey for Api {
         answer(images::remove(&self.0, request.into_inner()).await)
     }
 
+    async fn check_login(&self, request: Request<CheckLoginRequest>) -> Answer<CheckLoginResponse> {
+        answer(check_login::check(&self.0, request.into_inner()).await)
+    }
+
     async fn create_container(
         &self,
         request: Request<CreateContainerRequest>,
@@ -142,14 +152,14 @@ impl Joey for Api {
         &self,
         request: Request<StartContainerRequest>,
     ) -> Answer<StartContainerResponse> {
-        let started = async {
-            let container = self.0.find(&request.get_ref().container)?;
-            self.0.start(&container).await?;
-            Ok(StartContainerResponse {
-                id: container.id().to_owned(),
-            })
-        };
-        answer(started.await)
+        answer(start_container::start(&self.0, request.get_ref()).await)
+    }
+
+    async fn restart_container(
+        &self,
+        request: Request<RestartContainerRequest>,
+    ) -> Answer<RestartContainerResponse> {
+        answer(start_container::restart(&self.0, request.into_inner()).await)
     }
 
     async fn stop_container(
@@ -170,7 +180,7 @@ impl Joey for Api {
         &self,
         request: Request<KillContainerRequest>,
     ) -> Answer<KillContainerResponse> {
-        answer(kill_container::kill(&self.0, &request.into_inner()))
+        answer(kill_container::kill(&self.0, &request.into_inner()).await)
     }
 
     async fn remove_container(
@@ -188,6 +198,10 @@ impl Joey for Api {
             &self.0,
             request.get_ref().all,
         )))
+    }
+
+    async fn inspect(&self, request: Request<InspectRequest>) -> Answer<InspectResponse> {
+        answer(inspect::inspect(&self.0, request.get_ref()))
     }
 
     async fn wait_container(

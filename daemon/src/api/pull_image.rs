@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use joey_image::{Credentials, ProgressEvent, ProgressSink, PullRequest};
+use joey_image::{ProgressEvent, ProgressSink, PullRequest};
 use joey_proto::api::{BlobProgress, PullImageRequest, PullProgress};
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
+use super::check_login::credentials;
 use super::status::Failure;
 use super::{STREAM_DEPTH, State, Stream};
 
@@ -25,11 +26,7 @@ pub fn pull(
     if request.image.is_empty() {
         return Err(Failure::Invalid("no image is named".into()));
     }
-    let auth = request.auth.map(|auth| Credentials {
-        username: auth.username,
-        password: auth.password,
-        ..Credentials::default()
-    });
+    let auth = request.auth.map(credentials);
     let layers = Arc::new(Layers::default());
     let pull = PullRequest {
         reference: request.image.clone(),

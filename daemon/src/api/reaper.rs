@@ -11,7 +11,7 @@ use tokio::sync::broadcast::error::RecvError;
 use super::{AUTO_REMOVE, State};
 
 /// The longest the end of a pod waits for clients that still read.
-const SESSION_GRACE: Duration = Duration::from_secs(10);
+pub const SESSION_GRACE: Duration = Duration::from_secs(10);
 
 /// Watches the ends; for ever.
 pub async fn run(state: &Arc<State>) {
@@ -64,11 +64,13 @@ async fn release(state: &State, container: &Container) -> joey_runtime::Result<(
         return Ok(());
     };
     let record = pod.record();
-    if record.config.annotations.contains_key(AUTO_REMOVE) {
+    let auto_remove = record.config.annotations.contains_key(AUTO_REMOVE);
+    // It may have been started again.
+    if auto_remove && container.state() == ContainerState::Exited {
         return state.remove_pod(&pod_id).await;
     }
     if record.state == PodState::NotReady {
         return Ok(());
     }
-    state.runtime.stop_pod(&pod_id).await
+    state.runtime.stop_ended_pod(&pod_id).await
 }

@@ -34,11 +34,22 @@ impl Sessions {
 
     /// Waits until a container has no session.
     pub async fn idle(&self, container: &str) {
+        self.at_most(container, 0).await;
+    }
+
+    async fn at_most(&self, container: &str, limit: usize) {
         let receiver = self.0.lock().get(container).map(watch::Sender::subscribe);
         if let Some(mut receiver) = receiver {
             // An error says that the last session took the counter along.
-            drop(receiver.wait_for(|count| *count == 0).await);
+            drop(receiver.wait_for(|count| *count <= limit).await);
         }
+    }
+}
+
+impl Session {
+    /// Waits until the container has no other session.
+    pub async fn alone(&self) {
+        self.sessions.at_most(&self.container, 1).await;
     }
 }
 

@@ -1,6 +1,6 @@
 //! Errors of Joey's own API to gRPC statuses, in one place.
 
-use joey_image::{PullError, PullErrorKind, RemoveError};
+use joey_image::{CommitError, PullError, PullErrorKind, RemoveError};
 use joey_runtime::error::chain;
 use joey_shim_client::ShimError;
 use rustix::io::Errno;
@@ -71,6 +71,9 @@ pub enum Failure {
     /// A pull.
     #[error(transparent)]
     Pull(#[from] PullError),
+    /// The removal of an image's tag.
+    #[error("remove the tag")]
+    Untag(#[from] CommitError),
     /// The removal of an image.
     #[error(transparent)]
     RemoveImage(#[from] RemoveError),
@@ -103,6 +106,7 @@ fn code(failure: &Failure) -> Code {
         Failure::NotStarted(error) if exit_code(error).is_some() => Code::FailedPrecondition,
         Failure::Runtime(error) | Failure::NotStarted(error) => runtime_code(error),
         Failure::Pull(error) => pull_code(error.kind()),
+        Failure::Untag(_) => Code::Internal,
         Failure::RemoveImage(error) => match error {
             RemoveError::Ambiguous(_) => Code::InvalidArgument,
             RemoveError::Record { .. } | RemoveError::Aborted => Code::Internal,

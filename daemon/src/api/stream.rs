@@ -1,11 +1,13 @@
 //! What exec and attach share: a client's stream and a process's descriptors.
 
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 use joey_proto::api::stream_input::Input;
 use joey_proto::api::stream_output::Output;
 use joey_proto::api::{Size, StreamInput, StreamOutput, StreamStart};
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 
 use super::fd::AsyncPipe;
@@ -13,6 +15,10 @@ use super::status::Failure;
 
 /// Bytes of one message.
 const CHUNK: usize = 32 << 10;
+/// More than pipes and the shim hold of an ended process's output, bytes.
+const MAX_REST: usize = 4 << 20;
+/// How long it may take to read that.
+const REST_TIME: Duration = Duration::from_secs(10);
 
 /// Where messages for the client go.
 pub type Client = mpsc::Sender<Result<StreamOutput, Status>>;
@@ -43,19 +49,102 @@ pub fn pipe(fd: OwnedFd) -> Result<AsyncPipe, Failure> {
     AsyncPipe::new(fd).map_err(|error| Failure::System("use the process's streams", error))
 }
 
-/// Sends what a descriptor gives until its end or the client's.
-pub async fn send_all(pipe: Option<&AsyncPipe>, wrap: fn(Vec<u8>) -> Output, client: &Client) {
-    let Some(pipe) = pipe else { return };
-    let mut buffer = vec![0; CHUNK];
-    while let Ok(count @ 1..) = pipe.read(&mut buffer).await {
-        if client
-            .send(Ok(output(wrap(buffer[..count].to_vec()))))
-            .await
-            .is_err()
-        {
-            return;
+/// One of a process's outputs.
+#[derive(Debug, Clone, Copy)]
+pub struct Source<'a> {
+    /// Where it is read.
+    pub pipe: &'a AsyncPipe,
+    /// As which output it is sent.
+    pub wrap: fn(Vec<u8>) -> Output,
+}
+
+/// What was written and not sent when the process ended.
+#[derive(Debug)]
+pub struct Rest {
+    bytes: Vec<u8>,
+    wrap: fn(Vec<u8>) -> Output,
+}
+
+impl Rest {
+    /// Sends it, however long the client takes.
+    pub async fn send(self, client: &Client) {
+        for chunk in self.bytes.chunks(CHUNK) {
+            let message = output((self.wrap)(chunk.to_vec()));
+            if client.send(Ok(message)).await.is_err() {
+                return;
+            }
         }
     }
+}
+
+/// Sends a process's outputs as fast as the client takes them until it has `ended`; the rest is
+/// then taken to memory, so that a slow client holds nothing of the process's. Descendants may keep
+/// an output open: after `quiet` without a byte it is left.
+pub async fn relay<T>(
+    sources: &[Source<'_>],
+    ended: impl Future<Output = T>,
+    quiet: Duration,
+    client: &Client,
+) -> (T, Vec<Rest>) {
+    let stop = CancellationToken::new();
+    let ended = async {
+        let value = ended.await;
+        stop.cancel();
+        value
+    };
+    let relayed = sources.iter().map(|source| async {
+        let mut buffer = vec![0; CHUNK];
+        let more = send_until(&stop, *source, &mut buffer, client).await;
+        let bytes = match more {
+            true => read_rest(source.pipe, &mut buffer, quiet).await,
+            false => Vec::new(),
+        };
+        Rest {
+            bytes,
+            wrap: source.wrap,
+        }
+    });
+    tokio::join!(ended, futures::future::join_all(relayed))
+}
+
+/// False at the output's end or the client's.
+async fn send_until(
+    stop: &CancellationToken,
+    source: Source<'_>,
+    buffer: &mut [u8],
+    client: &Client,
+) -> bool {
+    loop {
+        // The place first: what was read is never dropped.
+        let permit = tokio::select! {
+            permit = client.reserve() => permit,
+            () = stop.cancelled() => return true,
+        };
+        let Ok(permit) = permit else { return false };
+        let read = tokio::select! {
+            read = source.pipe.read(buffer) => read,
+            () = stop.cancelled() => return true,
+        };
+        match read {
+            Ok(count @ 1..) => permit.send(Ok(output((source.wrap)(buffer[..count].to_vec())))),
+            _ => return false,
+        }
+    }
+}
+
+async fn read_rest(pipe: &AsyncPipe, buffer: &mut [u8], quiet: Duration) -> Vec<u8> {
+    let mut rest = Vec::new();
+    let reading = async {
+        while rest.len() < MAX_REST {
+            match tokio::time::timeout(quiet, pipe.read(buffer)).await {
+                Ok(Ok(count @ 1..)) => rest.extend_from_slice(&buffer[..count]),
+                _ => return,
+            }
+        }
+    };
+    // Somebody who goes on writing does not hold up the end for ever.
+    drop(tokio::time::timeout(REST_TIME, reading).await);
+    rest
 }
 
 /// Where a client's input goes.

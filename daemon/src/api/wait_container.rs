@@ -2,6 +2,7 @@
 
 use joey_proto::api::{WaitContainerRequest, WaitContainerResponse};
 use joey_runtime::EventKind;
+use joey_runtime::model::ContainerState;
 use tokio::sync::broadcast::error::RecvError;
 
 use super::State;
@@ -18,6 +19,10 @@ pub async fn wait(
     }
     let container = state.find(&request.container)?;
     let _busy = state.sessions.enter(container.id());
+    // As docker has it: what does not run is not waited for.
+    if container.state() == ContainerState::Created {
+        return Ok(WaitContainerResponse::default());
+    }
     let exit = state.runtime.wait_container(container.id()).await?;
     Ok(WaitContainerResponse {
         exit_code: exit.code,

@@ -10,7 +10,7 @@ use joey_network::{IpNet, Mode as NetworkMode};
 use serde::{Deserialize, Serialize};
 
 pub use load::{ConfigError, load};
-pub use value::Timespan;
+pub use value::{Size, Timespan};
 
 /// Read where no `--config` is given; it may be absent.
 pub const DEFAULT_FILE: &str = "/etc/joey/config.toml";
@@ -39,6 +39,8 @@ pub struct Config {
     pub registry: Registry,
     /// Images.
     pub images: Images,
+    /// Containers of the `joey` command.
+    pub containers: Containers,
     /// Pods' networks.
     pub network: Network,
     /// Cgroups.
@@ -65,6 +67,7 @@ impl Default for Config {
             limits: Limits::default(),
             registry: Registry::default(),
             images: Images::default(),
+            containers: Containers::default(),
             network: Network::default(),
             cgroup: Cgroup::default(),
             streaming: Streaming::default(),
@@ -144,6 +147,25 @@ impl Default for Registry {
 pub struct Images {
     /// References reported as pinned: the kubelet never removes them.
     pub pinned: Vec<String>,
+}
+
+/// `[containers]`: of the `joey` command; the kubelet says it for its own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Containers {
+    /// A log goes on in a new file before it grows beyond this; 0: it grows.
+    pub log_max_size: Size,
+    /// Log files of a container that are kept, with the current one.
+    pub log_max_files: u32,
+}
+
+impl Default for Containers {
+    fn default() -> Self {
+        Self {
+            log_max_size: Size::mebibytes(10),
+            log_max_files: 5,
+        }
+    }
 }
 
 /// `[network]`.

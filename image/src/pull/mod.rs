@@ -25,7 +25,7 @@ use crate::digest::Digest;
 use crate::image::Image;
 use crate::manifest::{self, ManifestError};
 use crate::reference::{Reference, ReferenceError, Target};
-use crate::registry::RegistryError;
+use crate::registry::{RegistryError, Session};
 use crate::store::commit::{self, CommitError, NewImage};
 use crate::store::core::Core;
 use crate::store::objects::{Key, Pins};
@@ -181,19 +181,35 @@ fn fetch_kind(error: &FetchError) -> PullErrorKind {
     }
 }
 
+/// Asks a registry whether it takes some credentials.
+pub(crate) async fn check_login(
+    core: Arc<Core>,
+    registry: &str,
+    credentials: Credentials,
+) -> Result<(), PullError> {
+    // Any repository does: what is asked for is of none.
+    let reference = format!("{registry}/login").parse()?;
+    let session = session(&core, &reference, Some(credentials)).await?;
+    Ok(session.check_login().await?)
+}
+
+async fn session(
+    core: &Arc<Core>,
+    reference: &Reference,
+    credentials: Option<Credentials>,
+) -> Result<Session, PullError> {
+    let (core, reference) = (Arc::clone(core), reference.clone());
+    let opened = tokio::task::spawn_blocking(move || {
+        core.registries.session(&reference, credentials.as_ref())
+    });
+    Ok(opened.await.map_err(|_| PullError::Aborted)??)
+}
+
 /// Pulls an image; the body of a pull's task.
 pub(crate) async fn run(core: Arc<Core>, request: PullRequest) -> Result<Arc<Image>, PullError> {
     let reference: Reference = request.reference.parse()?;
     let progress = Progress(request.progress);
-    let session = {
-        let (core, reference) = (Arc::clone(&core), reference.clone());
-        tokio::task::spawn_blocking(move || {
-            core.registries.session(&reference, request.auth.as_ref())
-        })
-        .await
-        .map_err(|_| PullError::Aborted)??
-    };
-    let session = Arc::new(session);
+    let session = Arc::new(session(&core, &reference, request.auth).await?);
     let resolved = resolve::resolve(&core, &session, &reference)
         .instrument(debug_span!("resolve image", %reference))
         .await?;

@@ -183,6 +183,25 @@ impl Session {
         Err(failures.into_error(format!("fetch the manifest of {}", self.reference)))
     }
 
+    /// Asks the registry itself, not its mirrors, whether it takes the caller's credentials.
+    pub async fn check_login(&self) -> Result<(), RegistryError> {
+        let mut failures = Failures::default();
+        for host in &self.hosts {
+            if host.endpoint.namespace.is_some() {
+                continue;
+            }
+            let answer = host
+                .endpoint
+                .request(Method::GET, "", HeaderMap::new(), &self.limits)
+                .await;
+            match answer {
+                Ok(_) => return Ok(()),
+                Err(failure) => host.failed(failure, &mut failures),
+            }
+        }
+        Err(failures.into_error(format!("log in to {}", self.reference.host())))
+    }
+
     fn manifest_path(&self, target: &Target) -> (String, Capability) {
         let path = self.reference.path();
         match target {

@@ -23,9 +23,11 @@ pub use commit::CommitError;
 pub use open::OpenError;
 pub use reaper::GcReport;
 
+use crate::auth::Credentials;
 use crate::digest::Digest;
 use crate::image::{Image, LayerLease};
 use crate::pull::{self, PullError, PullRequest};
+use crate::reference::Reference;
 use crate::unpack::UnpackLimits;
 use catalog::Hold;
 use core::Core;
@@ -185,6 +187,19 @@ impl ImageStore {
             .map_err(|_| PullError::Aborted)?
     }
 
+    /// Asks a registry, by `host[:port]`, whether it takes some credentials.
+    ///
+    /// # Errors
+    ///
+    /// See [`PullError`].
+    pub async fn check_login(
+        &self,
+        registry: &str,
+        credentials: Credentials,
+    ) -> Result<(), PullError> {
+        pull::check_login(Arc::clone(&self.core), registry, credentials).await
+    }
+
     /// All images, in the order of their IDs.
     #[must_use]
     pub fn list(&self) -> Vec<Arc<Image>> {
@@ -234,6 +249,33 @@ impl ImageStore {
             commit::enter(&self.core, record, config);
         }
         Ok(())
+    }
+
+    /// Takes a tag from an image that has others; false where `name` is no tag or the only one.
+    ///
+    /// # Errors
+    ///
+    /// When the image's record can't be written.
+    pub async fn untag(&self, name: &str) -> Result<bool, CommitError> {
+        let Ok(reference) = name.parse::<Reference>() else {
+            return Ok(false);
+        };
+        let tag = reference.to_string();
+        let _guard = self.core.records.lock().await;
+        let (mut record, config) = {
+            let catalog = self.core.catalog.lock();
+            let named = catalog.id_of_name(&tag).and_then(|id| catalog.by_id(&id));
+            match named {
+                Some(entry) if entry.record.tags.len() > 1 && entry.record.tags.contains(&tag) => {
+                    (entry.record.clone(), Arc::clone(&entry.config))
+                }
+                _ => return Ok(false),
+            }
+        };
+        record.tags.retain(|other| *other != tag);
+        commit::write_record(&self.core, &record).await?;
+        commit::enter(&self.core, record, config);
+        Ok(true)
     }
 
     /// Keeps an image's layers while the lease lives.

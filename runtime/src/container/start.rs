@@ -68,10 +68,9 @@ impl Runtime {
         let runtime = Arc::clone(self);
         let key = format!("start/{}", container.id());
         self.operations
-            .run(
-                key,
-                move || async move { runtime.start(&container, first).await },
-            )
+            .run(key, move || async move {
+                runtime.start(&container, first).await
+            })
             .await
     }
 

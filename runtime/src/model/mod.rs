@@ -7,8 +7,8 @@ mod pod;
 
 pub use container::{
     Capabilities, Cause, ContainerConfig, ContainerRecord, ContainerState, Device, Exit,
-    GroupPolicy, ImageIdentity, Launch, LogRotation, Mount, MountSource, PidMode, Propagation, ResolvedUser,
-    Security, Started, User,
+    GroupPolicy, ImageIdentity, Launch, LogRotation, Mount, MountSource, PidMode, Propagation,
+    ResolvedUser, Security, Started, User,
 };
 pub use pod::{
     DnsConfig, IdMapping, NamespaceMode, Owner, PodConfig, PodRecord, PodSecurity, PodState,
