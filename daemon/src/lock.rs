@@ -3,8 +3,13 @@
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use thiserror::Error;
+
+/// A daemon that was killed just now holds its folder until the kernel has ended it.
+const DYING_TIME: Duration = Duration::from_secs(2);
+const RETRY_INTERVAL: Duration = Duration::from_millis(20);
 
 /// The root folder is not to be had.
 #[derive(Debug, Error)]
@@ -52,17 +57,23 @@ impl RootLock {
             .truncate(false)
             .open(&path)
             .map_err(failed)?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                let mut holder = String::new();
-                file.read_to_string(&mut holder).map_err(failed)?;
-                return Err(LockError::Held {
-                    root: root.into(),
-                    holder: holder.trim().into(),
-                });
+        let deadline = Instant::now() + DYING_TIME;
+        loop {
+            match file.try_lock() {
+                Ok(()) => break,
+                Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
+                    std::thread::sleep(RETRY_INTERVAL);
+                }
+                Err(TryLockError::WouldBlock) => {
+                    let mut holder = String::new();
+                    file.read_to_string(&mut holder).map_err(failed)?;
+                    return Err(LockError::Held {
+                        root: root.into(),
+                        holder: holder.trim().into(),
+                    });
+                }
+                Err(TryLockError::Error(error)) => return Err(failed(error)),
             }
-            Err(TryLockError::Error(error)) => return Err(failed(error)),
         }
         file.set_len(0)
             .and_then(|()| writeln!(file, "{}", std::process::id()))
