@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use joey_cgroup::{PlanError, UpdateError};
 use joey_shim_client::ShimError;
+use rustix::io::Errno;
 use thiserror::Error;
 
 /// A cause of any type, kept for its text and its chain.
@@ -124,12 +125,9 @@ impl Error {
             if let Some(UpdateError::Plan(error)) = cause.downcast_ref() {
                 return Self::unplanned(&step, error);
             }
-            let refused = cause.downcast_ref::<std::io::Error>();
-            // What the kernel finds to be no value: EINVAL and ERANGE.
-            if matches!(
-                refused.and_then(std::io::Error::raw_os_error),
-                Some(22 | 34)
-            ) {
+            let refused = cause.downcast_ref().and_then(Errno::from_io_error);
+            // What the kernel finds to be no value.
+            if matches!(refused, Some(Errno::INVAL | Errno::RANGE)) {
                 return Self::invalid(format!("{step}: {}", chain(first)));
             }
         }
@@ -138,10 +136,12 @@ impl Error {
 
     fn unplanned(step: &str, error: &PlanError) -> Self {
         match error {
-            PlanError::BadPageSize(_) | PlanError::BadUnifiedKey { .. } => {
-                Self::invalid(format!("{step}: {error}"))
-            }
-            _ => Self::Unsupported {
+            PlanError::BadPageSize(_)
+            | PlanError::BadUnifiedKey { .. }
+            | PlanError::SwapBelowMemory { .. } => Self::invalid(format!("{step}: {error}")),
+            PlanError::MissingController { .. }
+            | PlanError::MissingFile { .. }
+            | PlanError::UnifiedOnV1 { .. } => Self::Unsupported {
                 what: step.to_owned(),
                 why: error.to_string(),
             },

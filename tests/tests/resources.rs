@@ -465,7 +465,7 @@ async fn values_that_can_not_be_are_refused_and_the_name_stays_free() {
                 memory_swap_limit_in_bytes: 32 * MIB,
                 ..none()
             },
-            "mem",
+            "memory and swap",
         ),
         (
             LinuxContainerResources {

@@ -558,20 +558,23 @@ async fn labels_that_the_kernel_can_not_give_are_refused_and_the_defaults_pass()
     };
     let local = profile(ProfileType::Localhost, "no-such-profile");
     let mut refused = Vec::new();
-    if !Path::new("/sys/fs/selinux/enforce").exists() {
-        let mut container = node.sleeper("selinux");
-        security(&mut container).selinux_options = Some(label.clone());
-        refused.push((refusal(&node, &pod, &container, &config).await, "SELinux"));
-        let mut config = node.pod_config("selinux");
-        pod_security(&mut config).selinux_options = Some(label);
-        refused.push((pod_refusal(&node, config).await, "SELinux"));
-    }
+    let mut container = node.sleeper("selinux");
+    security(&mut container).selinux_options = Some(label.clone());
+    refused.push((refusal(&node, &pod, &container, &config).await, "SELinux"));
+    let mut wrong = node.pod_config("selinux");
+    pod_security(&mut wrong).selinux_options = Some(label);
+    refused.push((pod_refusal(&node, wrong).await, "SELinux"));
     let mut container = node.sleeper("apparmor");
     security(&mut container).apparmor = Some(local.clone());
     refused.push((
         refusal(&node, &pod, &container, &config).await,
         "no-such-profile",
     ));
+    let (privileged, privileged_config) = privileged_pod(&node, "privileged").await;
+    security(&mut container).privileged = true;
+    let error = refusal(&node, &privileged, &container, &privileged_config).await;
+    refused.push((error, "no-such-profile"));
+    node.client.remove_pod(&privileged).await;
     let mut wrong = node.pod_config("apparmor");
     pod_security(&mut wrong).apparmor = Some(local);
     refused.push((pod_refusal(&node, wrong).await, "no-such-profile"));

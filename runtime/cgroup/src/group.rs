@@ -129,6 +129,11 @@ impl Group {
     }
 
     fn plan(&self, wanted: &Resources) -> Result<Vec<Write>, PlanError> {
+        if let (Some(memory @ 1..), Some(total @ 1..)) = (wanted.memory_limit, wanted.memory_swap)
+            && total < memory
+        {
+            return Err(PlanError::SwapBelowMemory { total, memory });
+        }
         match (self.layout.version(), self.unified_dir()) {
             (Version::V2, Some(dir)) => v2::plan(&dir, wanted),
             _ => v1::plan(&self.layout, &self.path, wanted),

@@ -31,6 +31,14 @@ pub enum PlanError {
         /// The key.
         key: String,
     },
+    /// They are counted together.
+    #[error("memory and swap together, {total} bytes, are less than memory alone, {memory}")]
+    SwapBelowMemory {
+        /// Bytes of memory and swap.
+        total: i64,
+        /// Bytes of memory.
+        memory: i64,
+    },
     /// No page size of this host, or not written as the kernel does.
     #[error("huge page size {0:?} is not one of this host's")]
     BadPageSize(String),

@@ -168,9 +168,7 @@ impl Runtime {
         }
         oci::check_devices(config)?;
         oci::capabilities(&config.security)?;
-        if !config.security.privileged {
-            oci::check_apparmor(&self.features, &config.security.apparmor)?;
-        }
+        oci::check_apparmor(&self.features, &config.security.apparmor)?;
         oci::check_selinux(&self.features, config.security.selinux.as_ref())
     }
 

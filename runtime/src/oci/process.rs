@@ -99,23 +99,28 @@ pub(crate) fn check_apparmor(features: &Features, profile: &SecurityProfile) -> 
 }
 
 /// # Errors
-/// [`Error::Unsupported`] where a label is asked for that the container would not get.
+/// [`Error::Unsupported`] where a label is asked for: a container must not run without it unseen.
 pub(crate) fn check_selinux(features: &Features, label: Option<&SelinuxOptions>) -> Result<()> {
-    if label.is_none() || features.selinux {
-        return Ok(());
-    }
+    let why = match label {
+        None => return Ok(()),
+        Some(_) if features.selinux => "Joey does not set labels",
+        Some(_) => "the kernel has no SELinux",
+    };
     Err(Error::Unsupported {
         what: "an SELinux label".into(),
-        why: "the kernel has no SELinux".into(),
+        why: why.into(),
     })
 }
 
 fn apparmor_profile(runtime: &Runtime, record: &ContainerRecord) -> String {
     let security = &record.config.security;
     match &security.apparmor {
-        _ if security.privileged || !runtime.features.apparmor => String::new(),
+        _ if !runtime.features.apparmor => String::new(),
+        // One that is named holds for a privileged container too, as with containerd.
         SecurityProfile::Localhost(name) => name.clone(),
-        SecurityProfile::RuntimeDefault if apparmor::is_loaded(apparmor::DEFAULT_PROFILE) => {
+        SecurityProfile::RuntimeDefault
+            if !security.privileged && apparmor::is_loaded(apparmor::DEFAULT_PROFILE) =>
+        {
             apparmor::DEFAULT_PROFILE.to_owned()
         }
         SecurityProfile::RuntimeDefault | SecurityProfile::Unconfined => String::new(),

@@ -72,9 +72,7 @@ impl Runtime {
                 )));
             }
         }
-        if !config.security.privileged {
-            oci::check_apparmor(&self.features, &config.security.apparmor)?;
-        }
+        oci::check_apparmor(&self.features, &config.security.apparmor)?;
         oci::check_selinux(&self.features, config.security.selinux.as_ref())?;
         if config.user_namespace.is_some() && config.network == NamespaceMode::Node {
             return Err(Error::invalid(
