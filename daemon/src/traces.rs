@@ -4,6 +4,7 @@
 //! Spans that have ended wait in a bounded queue for a thread of the exporter's own. Where the
 //! collector is slow or away they are dropped; no call ever waits for it.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use hyper::HeaderMap;
@@ -12,9 +13,11 @@ use opentelemetry::trace::{TraceContextExt, TracerProvider};
 use opentelemetry::{Context, KeyValue};
 use opentelemetry_otlp::{ExporterBuildError, SpanExporter, WithExportConfig};
 use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::{
-    BatchConfigBuilder, BatchSpanProcessor, Sampler, SdkTracer, SdkTracerProvider,
+    self, BatchConfigBuilder, BatchSpanProcessor, Sampler, SdkTracer, SdkTracerProvider, SpanData,
+    SpanExporter as _,
 };
 use tracing::Metadata;
 use tracing::level_filters::LevelFilter;
@@ -67,6 +70,10 @@ impl Traces {
             .with_max_export_batch_size(BATCH)
             .with_scheduled_delay(DELAY)
             .build();
+        let exporter = Reported {
+            exporter,
+            failing: AtomicBool::new(false),
+        };
         let processor = BatchSpanProcessor::builder(exporter)
             .with_batch_config(batches)
             .build();
@@ -106,6 +113,37 @@ impl Traces {
         if let Err(error) = self.provider.shutdown_with_timeout(LAST) {
             tracing::debug!(%error, "the last spans are not sent");
         }
+    }
+}
+
+/// Says when the collector stops taking spans and when it takes them again, not for each message.
+#[derive(Debug)]
+struct Reported {
+    exporter: SpanExporter,
+    failing: AtomicBool,
+}
+
+impl trace::SpanExporter for Reported {
+    async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
+        let sent = self.exporter.export(batch).await;
+        let failing = sent.is_err();
+        if self.failing.swap(failing, Ordering::Relaxed) != failing {
+            match &sent {
+                Ok(()) => tracing::info!("the collector takes spans again"),
+                Err(error) => {
+                    tracing::warn!(%error, "the collector takes no spans; they are dropped");
+                }
+            }
+        }
+        sent
+    }
+
+    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
+        self.exporter.shutdown_with_timeout(timeout)
+    }
+
+    fn set_resource(&mut self, resource: &Resource) {
+        self.exporter.set_resource(resource);
     }
 }
 
