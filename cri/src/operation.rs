@@ -58,7 +58,7 @@ macro_rules! span_of {
         |operation: &str, traceparent: Option<&str>| {
             tracing::info_span!(
                 $rpc,
-                operation,
+                %operation,
                 traceparent,
                 otel.status_code = tracing::field::Empty,
                 otel.status_description = tracing::field::Empty,

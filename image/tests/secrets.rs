@@ -246,6 +246,9 @@ async fn tls_settings_of_a_host_do_not_reach_the_hosts_it_names() {
         error.contains(&tokens.address) && error.contains("certificate"),
         "{error}"
     );
+    configure(&tokens, "skip_verify = 'yes'\n");
+    let error = chain(&pull().await.unwrap_err());
+    assert!(error.contains("hosts.toml"), "{error}");
     configure(&tokens, "skip_verify = true\n");
     let error = chain(&pull().await.unwrap_err());
     assert!(

@@ -8,7 +8,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use reqwest::{Certificate, Client, Identity, Url, redirect};
 
-use super::error::{FailureKind, HostFailure, RegistryError};
+use super::error::{FailureKind, HostFailure, RegistryError, chain};
 use super::hosts::{self, TlsFiles, is_loopback};
 use crate::digest::Digest;
 
@@ -125,8 +125,8 @@ impl HostClients {
             )
         };
         let client = made
-            .map_err(|error| invalid(error.to_string()))?
-            .map_err(|error| invalid(error.to_string()))?;
+            .map_err(|error| invalid(chain(&error)))?
+            .map_err(|error| invalid(chain(&error)))?;
         self.elsewhere.lock().insert(origin, client.clone());
         Ok(client)
     }

@@ -193,14 +193,7 @@ impl HostFailure {
     /// A request that got no answer.
     pub fn transport(host: &str, error: reqwest::Error) -> Self {
         // The URL may be a pre-signed one.
-        let error = error.without_url();
-        let mut message = error.to_string();
-        let mut cause = std::error::Error::source(&error);
-        while let Some(error) = cause {
-            message = format!("{message}: {error}");
-            cause = error.source();
-        }
-        Self::new(host, FailureKind::Down, message)
+        Self::new(host, FailureKind::Down, chain(&error.without_url()))
     }
 
     /// An answer with an error status; `detail` is what the body says.
@@ -229,6 +222,17 @@ impl HostFailure {
             ..Self::new(host, kind, message)
         }
     }
+}
+
+/// An error and its causes in one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut message = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        message = format!("{message}: {error}");
+        cause = error.source();
+    }
+    message
 }
 
 #[cfg(test)]
