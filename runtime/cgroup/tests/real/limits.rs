@@ -2,8 +2,7 @@
 
 use std::fs;
 use std::process::Command;
-use std::time::Duration;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use joey_cgroup::{
     CreateError, DeviceKind, DeviceRule, Driver, Group, Resources, Version, default_devices,

@@ -2,8 +2,7 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::time::Duration;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use joey_cgroup::{Resources, Version};
 
