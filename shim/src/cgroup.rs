@@ -136,14 +136,3 @@ fn collect_pids(dir: &Path, pids: &mut Vec<i32>) {
         }
     }
 }
-
-/// The count of OOM kills in `memory.oom_control` (v1) or `memory.events` (v2).
-pub fn oom_kills(file: &str) -> u64 {
-    fs::read_to_string(file)
-        .ok()
-        .and_then(|text| {
-            text.lines()
-                .find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok())
-        })
-        .unwrap_or(0)
-}

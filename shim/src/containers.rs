@@ -7,6 +7,7 @@ use joey_proto::shim::{ContainerState, Exit, StartReply, event};
 
 use crate::cgroup;
 use crate::error::{Failure, Result, Step};
+use crate::oom;
 use crate::records;
 use crate::server::{Ended, Shim};
 use crate::starts::Starting;
@@ -25,8 +26,8 @@ pub struct Container {
     pub cgroup_dirs: Vec<String>,
     /// Where its OOM kills are counted.
     pub oom_file: String,
-    /// Their count before it started.
-    pub oom_before: u64,
+    /// Their counts before it started.
+    pub oom_before: oom::Before,
     /// Its init is PID 1 of a PID namespace of its own.
     pub own_pids: bool,
     /// It has a terminal.
@@ -133,6 +134,8 @@ impl Shim {
     /// The container's init has ended: the log first, then the record, then the news.
     pub fn container_ended(&mut self, key: u64, ended: Ended) {
         let finished_at = now();
+        // At once: who else looks after the group may remove it.
+        let oom_kills = self.oom_kills_after(key);
         let Some(container) = self.containers.get_mut(&key) else {
             return;
         };
@@ -158,8 +161,8 @@ impl Shim {
             code: ended.code,
             signal: ended.signal,
             finished_at,
-            oom_kills_before: container.oom_before,
-            oom_kills: cgroup::oom_kills(&container.oom_file),
+            oom_kills_before: container.oom_before.own,
+            oom_kills,
         };
         container.exit = Some(exit.clone());
         // A full disk must not keep the end from the daemon, which hears of it by the event too.
@@ -183,7 +186,10 @@ impl Shim {
                 format!("container {id} is running"),
             ));
         }
-        self.containers.remove(&key);
+        let deleted = self.containers.remove(&key);
+        self.deleted_oom_kills += deleted
+            .and_then(|container| container.exit)
+            .map_or(0, |exit| exit.oom_kills);
         drop(std::fs::remove_file(records::path(&self.run_dir, id)));
         Ok(())
     }

@@ -15,6 +15,7 @@ mod inside;
 mod logs;
 mod masks;
 mod namespaces;
+mod oom;
 mod privileges;
 mod records;
 mod report;

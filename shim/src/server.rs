@@ -48,6 +48,8 @@ pub struct Shim {
     pub pod: Option<Pod>,
     /// Started, running and ended containers, by a number of their own.
     pub containers: BTreeMap<u64, Container>,
+    /// What the containers that were deleted had.
+    pub deleted_oom_kills: u64,
     /// Processes run in containers.
     pub execs: BTreeMap<u64, ExecProcess>,
     /// Ended children that no worker has named yet.
@@ -128,6 +130,7 @@ fn prepare(run_dir: &str, inherited: Option<&str>) -> Result<(Shim, SignalFd, Ow
         run_dir,
         pod: None,
         containers: BTreeMap::new(),
+        deleted_oom_kills: 0,
         execs: BTreeMap::new(),
         unclaimed: Vec::new(),
         conns: BTreeMap::new(),

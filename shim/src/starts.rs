@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use joey_proto::shim::{NamespaceMode, ResolvedUser, Start, StartReply, reply};
@@ -195,7 +195,7 @@ impl Shim {
             id: request.container_id.clone(),
             cgroup_dirs: request.cgroup_dirs.clone(),
             oom_file: request.oom_file.clone(),
-            oom_before: cgroup::oom_kills(&request.oom_file),
+            oom_before: self.oom_kills_before(Path::new(&request.oom_file)),
             own_pids: request.pid_mode() == NamespaceMode::Private,
             terminal: request
                 .process

@@ -72,6 +72,23 @@ daemon_is_not() { # PID
     [ "$now" != 0 ] && [ "$now" != "$1" ]
 }
 
+# systemd removes the group of an ended container before its shim, which is stopped, can look.
+oom_is_told_without_the_group() {
+    local id group process shim
+    id=$(start hog) || return 1
+    group=$(find /sys/fs/cgroup -name "*$id*" -type d)
+    read -r process <"$group/cgroup.procs" || return 1
+    shim=$(ps -o ppid= -p "$process")
+    kill -STOP "$shim"
+    touch "/proc/$process/root/go"
+    eventually [ ! -e "$group" ]
+    kill -CONT "$shim"
+    [ ! -e "$group" ] || { echo "systemd keeps $group"; return 1; }
+    eventually state_is "$id" CONTAINER_EXITED &&
+        is "$(crictl inspect --output go-template --template '{{.status.reason}}' "$id")" OOMKilled &&
+        crictl rm "$id"
+}
+
 exec_works() { is "$(crictl exec --sync "$main" echo hello)" hello; }
 
 limits_hold() { limit_is memory.max 134217728 && limit_is cpu.max "25000 100000"; }
@@ -100,6 +117,8 @@ check "pull" crictl pull $BUSYBOX
 pod_config
 container_config main '["sleep", "86401"]'
 container_config short '["sh", "-c", "echo out; echo err >&2; sleep 8; exit 7"]'
+container_config hog \
+    '["sh", "-c", "until [ -e /go ]; do sleep 0.2; done; exec dd if=/dev/zero of=/dev/null bs=200M"]'
 check "run a pod" eval 'pod=$(crictl runp $dir/pod.json)'
 check "start a container" eval 'main=$(start main)'
 check "start another one that ends later" eval 'short=$(start short)'
@@ -137,6 +156,8 @@ check "the container survives the crash" is "$(main_process)" "$process"
 check "exec after the crash" exec_works
 check "limits after the crash" limits_hold
 
+[ "$RUNTIME" != joey ] ||
+    check "an OOM kill is told when the group is gone first" oom_is_told_without_the_group
 check "stop" crictl stop --timeout 1 "$main"
 check "it is stopped" state_is "$main" CONTAINER_EXITED
 check "by SIGTERM" is "$(exit_code "$main")" 143
