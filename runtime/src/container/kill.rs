@@ -1,7 +1,5 @@
 //! Kills a process by pid, safely against pid reuse.
 
-use std::time::Duration;
-
 use joey_cgroup::Group;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -10,9 +8,16 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use crate::error::{Error, Result};
 use crate::ids;
 
-/// Sends SIGKILL to the process that has `pid` since `start_ticks` and waits for its end, at most
-/// `grace`. A process that is gone is fine.
-pub(crate) async fn kill_process(pid: i32, start_ticks: u64, grace: Duration) -> Result<()> {
+/// From SIGKILL to the end of a process. It needs to run for that: in a group without CPU time, or
+/// in the kernel for a slow disk, it takes a while.
+const KILL_GRACE: Timespec = Timespec {
+    tv_sec: 60,
+    tv_nsec: 0,
+};
+
+/// Sends SIGKILL to the process that has `pid` since `start_ticks` and waits for its end. A process
+/// that is gone is fine.
+pub(crate) async fn kill_process(pid: i32, start_ticks: u64) -> Result<()> {
     let Some(raw) = Pid::from_raw(pid) else {
         return Ok(());
     };
@@ -32,16 +37,15 @@ pub(crate) async fn kill_process(pid: i32, start_ticks: u64, grace: Duration) ->
     }
     let ended = tokio::task::spawn_blocking(move || {
         let mut fds = [PollFd::new(&pidfd, PollFlags::IN)];
-        let limit = Timespec {
-            tv_sec: i64::try_from(grace.as_secs()).unwrap_or(i64::MAX),
-            tv_nsec: i64::from(grace.subsec_nanos()),
-        };
-        poll(&mut fds, Some(&limit))
+        poll(&mut fds, Some(&KILL_GRACE))
     })
-    .await;
+    .await
+    .map_err(|_| Error::Aborted)?;
+    let step = || format!("wait for the end of process {pid} after SIGKILL");
     match ended {
-        Ok(Ok(1..)) => Ok(()),
-        _ => Err(Error::invalid(format!("process {pid} outlives SIGKILL"))),
+        Ok(1..) => Ok(()),
+        Ok(0) => Err(Error::step(step(), std::io::Error::from(Errno::TIMEDOUT))),
+        Err(error) => Err(Error::step(step(), error)),
     }
 }
 

@@ -14,8 +14,6 @@ use crate::model::{Cause, ContainerState, Exit};
 use crate::objects::Container;
 use crate::runtime::Runtime;
 
-/// From SIGKILL to the recorded end; a process in the kernel may take that long.
-const KILL_GRACE: Duration = Duration::from_secs(10);
 /// Kubernetes does not bound a grace; the clock does.
 pub(super) const LONGEST_GRACE: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 /// 128 + SIGKILL.
@@ -96,7 +94,7 @@ impl Runtime {
             return Ok(());
         };
         kill::kill_group(&record.cgroup).await?;
-        kill::kill_process(started.pid, started.start_ticks, KILL_GRACE).await?;
+        kill::kill_process(started.pid, started.start_ticks).await?;
         if tokio::time::timeout(EXIT_RECORD_GRACE, container.ended())
             .await
             .is_err()

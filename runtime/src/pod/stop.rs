@@ -140,7 +140,7 @@ impl Runtime {
             pod.set_shim(None);
         }
         if let Some((pid, ticks)) = process {
-            crate::container::kill_process(pid, ticks, SHIM_GRACE).await?;
+            crate::container::kill_process(pid, ticks).await?;
             pod.change(|record| record.shim = None);
         }
         match std::fs::remove_file(folder.join("shim.sock")) {
