@@ -17,6 +17,8 @@ mod exec_sync;
 mod filter;
 #[cfg(test)]
 mod fixtures;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod get_container_events;
 mod image_fs_info;
 mod image_service;

@@ -6,6 +6,8 @@
 
 mod auth;
 mod digest;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod image;
 mod layer;
 mod manifest;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result};
+use crate::error::{Cause, Error, Result};
 use crate::model::{ContainerConfig, Device, Mount, MountSource, Propagation};
 
 /// Later folders win.
@@ -18,7 +18,7 @@ const ANNOTATION_PREFIX: &str = "cdi.k8s.io/";
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Spec {
+pub(crate) struct Spec {
     kind: String,
     #[serde(default)]
     devices: Vec<SpecDevice>,
@@ -172,17 +172,16 @@ fn read_spec(path: &Path) -> Result<Option<Spec>> {
         )));
     }
     let bytes = std::fs::read(path).map_err(file)?;
-    let wrong = |error: crate::error::Cause| {
-        Error::step(format!("parse the CDI spec {}", path.display()), error)
-    };
+    parse(&bytes, yaml)
+        .map(Some)
+        .map_err(|e| Error::step(format!("parse the CDI spec {}", path.display()), e))
+}
+
+pub(crate) fn parse(spec: &[u8], yaml: bool) -> std::result::Result<Spec, Cause> {
     if yaml {
-        serde_yaml_ng::from_slice(&bytes)
-            .map(Some)
-            .map_err(|e| wrong(e.into()))
+        Ok(serde_yaml_ng::from_slice(spec)?)
     } else {
-        serde_json::from_slice(&bytes)
-            .map(Some)
-            .map_err(|e| wrong(e.into()))
+        Ok(serde_json::from_slice(spec)?)
     }
 }
 

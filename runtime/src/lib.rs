@@ -12,6 +12,8 @@ mod container;
 pub mod error;
 mod events;
 mod features;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod ids;
 pub mod model;
 mod objects;

@@ -7,6 +7,8 @@
 mod activity;
 mod api;
 mod forward;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod negotiate;
 mod outbound;
 mod pipe;

@@ -1,9 +1,9 @@
 //! The registry client: OCI distribution-spec v1.1 and Docker's registry API V2, reading only.
 
-mod challenge;
+pub(crate) mod challenge;
 mod clients;
 mod error;
-mod hosts;
+pub(crate) mod hosts;
 mod token;
 mod transport;
 

@@ -7,6 +7,8 @@ mod builtin;
 mod cni;
 mod config;
 mod error;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod ipnet;
 mod netlink;
 pub mod netns;

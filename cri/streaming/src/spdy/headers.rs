@@ -152,13 +152,14 @@ impl HeaderWriter {
     }
 }
 
-#[cfg(test)]
-pub(crate) mod tests {
+/// A client's side of the compression.
+#[cfg(any(test, fuzzing))]
+#[allow(clippy::unwrap_used, reason = "a compressor with room does not fail")]
+pub(crate) mod client {
     use flate2::{Compress, Compression, FlushCompress};
 
-    use super::*;
+    use super::DICTIONARY;
 
-    /// A client's side of the compression.
     pub(crate) struct Deflater(Compress);
 
     impl Deflater {
@@ -175,7 +176,15 @@ pub(crate) mod tests {
                 .unwrap();
             out
         }
+    }
+}
 
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::client::Deflater;
+    use super::*;
+
+    impl Deflater {
         pub(crate) fn headers(&mut self, headers: &[(&str, &str)]) -> Vec<u8> {
             self.raw(&plain(headers))
         }

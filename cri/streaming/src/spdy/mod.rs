@@ -16,6 +16,8 @@ use tokio::sync::mpsc;
 use self::frame::{Decoder, Event, FrameEncoder};
 pub(crate) use self::frame::{FrameError, reset};
 pub(crate) use self::headers::Headers;
+#[cfg(fuzzing)]
+pub(crate) use self::headers::client::Deflater;
 use self::table::{Lookup, Refusal, Table};
 use crate::api::BoxedReader;
 use crate::outbound::{Control, Outbox, StreamWriter};

@@ -4,7 +4,7 @@ use bytes::{Buf, BufMut};
 use tokio::io::{AsyncWriteExt, DuplexStream};
 use tokio::time::timeout;
 
-use super::headers::tests::Deflater;
+use super::headers::client::Deflater;
 use super::*;
 use crate::outbound::Message;
 

@@ -1,0 +1,6 @@
+//! CDI specs.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|data: &[u8]| joey_runtime::fuzzing::cdi(data));

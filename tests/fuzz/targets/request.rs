@@ -1,0 +1,6 @@
+//! CRI requests.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|data: &[u8]| joey_cri::fuzzing::request(data));
