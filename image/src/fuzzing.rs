@@ -45,7 +45,11 @@ pub fn layer(tar: &[u8], folder: &Path) {
     };
     if let Ok(unpacked) = unpack::unpack(tar, folder, &limits) {
         assert!(unpacked.inodes <= 40_000, "{} inodes", unpacked.inodes);
-        drop(unpack::inherit(folder, &unpacked.implied, &[folder.to_owned()]));
+        drop(unpack::inherit(
+            folder,
+            &unpacked.implied,
+            &[folder.to_owned()],
+        ));
     }
 }
 
