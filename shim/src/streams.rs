@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use rustix::event::PollFlags;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
 use crate::logs::{Line, LogFile, Stream};
@@ -410,9 +410,13 @@ impl Streams {
             Stream::Stdout => &mut attacher.stdout,
             Stream::Stderr => &mut attacher.stderr,
         };
+        // The queue may have been written since it was polled for, with what the container wrote.
         let gone = slot
             .as_mut()
-            .is_some_and(|sink| sink.queue.is_empty() || sink.write().is_err());
+            .is_some_and(|sink| match sink.queue.is_empty() {
+                true => sink.reader_is_gone(),
+                false => sink.write().is_err(),
+            });
         if gone {
             *slot = None;
         }
@@ -451,6 +455,12 @@ impl Attacher {
 }
 
 impl Sink {
+    fn reader_is_gone(&self) -> bool {
+        let mut fds = [PollFd::new(&self.fd, PollFlags::empty())];
+        let polled = poll(&mut fds, Some(&Timespec::default()));
+        polled.is_err() || !fds[0].revents().is_empty()
+    }
+
     fn write(&mut self) -> Result<(), Errno> {
         let mut sent = 0;
         let outcome = loop {
@@ -472,5 +482,30 @@ impl Sink {
             self.queue = Vec::new();
         }
         outcome
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_attacher_stays_until_its_reader_goes() {
+        let mut streams = Streams::default();
+        let (output, _container) = rustix::pipe::pipe().unwrap();
+        streams.add_output(output, Stream::Stdout);
+        let (reader, stdout) = rustix::pipe::pipe().unwrap();
+        let ends = Ends {
+            stdout: Some(stdout),
+            ..Ends::default()
+        };
+        streams.attach(1, ends, Patience::Patient);
+        // Polled with a queue that other output has flushed meanwhile.
+        let part = Part::AttachOut(1, Stream::Stdout);
+        streams.ready(part, &mut Vec::new());
+        assert_eq!(streams.attachers.len(), 1);
+        drop(reader);
+        streams.ready(part, &mut Vec::new());
+        assert!(streams.attachers.is_empty());
     }
 }
