@@ -159,19 +159,30 @@ EOF
 node_spawn_runtime() {
     # Not through in_node: a function in the background would be a shell, not the runtime itself.
     (
-        [ -z "${NODE_GROUPED:-}" ] || node_enter_group
+        [ -z "${NODE_GROUPED:-}" ] || enter_group "$NODE_GROUP/runtime"
         exec nsenter --target "$NODE_HOLDER" --net --ipc --mount -- \
             setsid "${NODE_RUNTIME_CMD[@]}" >>"$NODE_DIR/runtime.log" 2>&1 </dev/null
     ) &
     NODE_RUNTIME_PID=$!
 }
 
-# Moves this shell to the runtime's group of the hierarchy that counts CPU time.
-node_enter_group() {
-    local mount=/sys/fs/cgroup/cpuacct
-    [ -d "$mount" ] || mount=/sys/fs/cgroup
-    mkdir -p "$mount/$NODE_GROUP/runtime"
-    echo "$BASHPID" >"$mount/$NODE_GROUP/runtime/cgroup.procs"
+# Moves this shell to a group of its own below the root, in the hierarchies that count and share out
+# CPU time. The group goes before other programs of the machine, so that they disturb less.
+enter_group() { # GROUP
+    local root top=${1%%/*} found=''
+    for root in /sys/fs/cgroup/cpu /sys/fs/cgroup/cpuacct; do
+        [ -d "$root" ] || continue
+        found=1
+        mkdir -p "$root/$1"
+        [ ! -e "$root/$top/cpu.shares" ] || echo 262144 >"$root/$top/cpu.shares"
+        echo "$BASHPID" >"$root/$1/cgroup.procs"
+    done
+    [ -z "$found" ] || return 0
+    root=/sys/fs/cgroup
+    echo +cpu >"$root/cgroup.subtree_control"
+    mkdir -p "$root/$1"
+    echo 10000 >"$root/$top/cpu.weight"
+    echo "$BASHPID" >"$root/$1/cgroup.procs"
 }
 
 node_wait() {
@@ -243,12 +254,12 @@ print(*(pid for pid in parents if home and pid != sys.argv[1] and of_node(pid)),
 EOF
 }
 
-# Removes the cgroups below the node's own parent, deepest first.
-node_remove_cgroups() {
+# Removes a cgroup below the root and those in it, deepest first.
+remove_group() { # GROUP
     local mount
     for mount in $(awk '$3 == "cgroup" || $3 == "cgroup2" {print $2}' /proc/mounts); do
-        [ ! -d "$mount/$NODE_GROUP" ] ||
-            find "$mount/$NODE_GROUP" -depth -type d -exec rmdir {} + 2>/dev/null || true
+        [ ! -d "$mount/$1" ] ||
+            find "$mount/$1" -depth -type d -exec rmdir {} + 2>/dev/null || true
     done
 }
 
@@ -263,6 +274,6 @@ node_stop() {
     kill -KILL "$NODE_HOLDER" 2>/dev/null || true
     wait "$NODE_HOLDER" 2>/dev/null || true
     NODE_HOLDER='' NODE_RUNTIME_PID=''
-    node_remove_cgroups
+    remove_group "$NODE_GROUP"
     rm -rf --one-file-system "$NODE_DIR" "$NODE_DATA"
 }
