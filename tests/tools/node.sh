@@ -5,7 +5,9 @@
 #                                images, and the runtime; sets the NODE_* variables. joey-cni
 #                                has containerd's CNI conf instead of Joey's own network. With
 #                                NODE_GROUPED=1 the runtime gets a cgroup of its own beside its
-#                                pods': whatever a node spends on CPU is counted in NODE_GROUP
+#                                pods': whatever a node spends on CPU is counted in NODE_GROUP.
+#                                With NODE_DISK=SIZE the runtime's data is on an ext4 of its own,
+#                                which only the node sees
 #   in_node COMMAND...           runs a command in the node's namespaces
 #   node_crictl ARGS...          crictl against the runtime
 #   node_clean                   removes all pods, containers and images of the runtime
@@ -63,7 +65,16 @@ ip link set up0 up
 ip route add default via 192.0.2.254
 EOF
 
-    in_node "$TESTS/tools/registry" start "$NODE_DIR/registry" >/dev/null
+    if [ -n "${NODE_DISK:-}" ]; then
+        truncate --size "$NODE_DISK" "$NODE_DIR/disk"
+        mkfs.ext4 -q -F "$NODE_DIR/disk"
+        in_node mount -o loop "$NODE_DIR/disk" "$NODE_DATA"
+    fi
+
+    (
+        [ -z "${NODE_GROUPED:-}" ] || enter_group "$NODE_GROUP.registry"
+        in_node "$TESTS/tools/registry" start "$NODE_DIR/registry" >/dev/null
+    )
     in_node "$TESTS/images/images" push --registry "$NODE_REGISTRY"
     "$TESTS/images/images" mirrors "$NODE_DIR/certs.d" --registry "$NODE_REGISTRY"
     case $runtime in
@@ -275,5 +286,6 @@ node_stop() {
     wait "$NODE_HOLDER" 2>/dev/null || true
     NODE_HOLDER='' NODE_RUNTIME_PID=''
     remove_group "$NODE_GROUP"
+    remove_group "$NODE_GROUP.registry"
     rm -rf --one-file-system "$NODE_DIR" "$NODE_DATA"
 }

@@ -56,6 +56,8 @@ async fn come_and_go(side: &Side) -> Result<Vec<(Kind, f64)>, BenchError> {
     let pull_cpu = side.group.cpu_ms()? - cpu;
     let pulled = Known::now(side).await?;
 
+    // An image is on disk for long when it is removed, not on its way there.
+    rustix::fs::sync();
     let cpu = side.group.cpu_ms()?;
     let ((), remove_ms) = side.remove_image(IMAGE).await?;
     let gone = Gone::watch(side, &before).await?;
@@ -140,7 +142,8 @@ impl Gone {
                     mib(off)
                 )));
             }
-            pause(100).await;
+            // Looking takes a while and disturbs.
+            pause(250).await;
         }
     }
 }

@@ -16,7 +16,7 @@ const SETTLE_MS: u64 = 300;
 const OBSERVATIONS: usize = 10;
 
 /// Rounds, cycles in each.
-const FULL: (usize, usize) = (18, 6);
+const FULL: (usize, usize) = (15, 6);
 const QUICK: (usize, usize) = (4, 4);
 
 pub async fn run(bench: &mut Bench) -> Result<(), BenchError> {

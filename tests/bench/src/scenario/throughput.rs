@@ -30,7 +30,7 @@ const WORKERS: [(usize, Kind, Kind); 3] = [
 ];
 
 /// Rounds, seconds for each number of workers.
-const FULL: (usize, u64) = (3, 8);
+const FULL: (usize, u64) = (3, 6);
 const QUICK: (usize, u64) = (1, 4);
 
 pub async fn run(bench: &mut Bench) -> Result<(), BenchError> {
