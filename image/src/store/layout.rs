@@ -123,11 +123,13 @@ impl Layout {
         Ok(folder)
     }
 
-    /// Moves something out of sight, to be deleted later; absent is fine.
-    pub fn discard(&self, path: &Path) -> io::Result<()> {
-        match fs::rename(path, self.trash().join(self.unique())) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            done => done,
+    /// Moves something out of sight, to be deleted later, and returns where it is now; absent is
+    /// fine.
+    pub fn discard(&self, path: &Path) -> io::Result<PathBuf> {
+        let place = self.trash().join(self.unique());
+        match fs::rename(path, &place) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(place),
         }
     }
 

@@ -1,11 +1,11 @@
 //! Deleting what nobody needs, in the background.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 
 use super::core::Core;
 use super::layout;
-use super::objects::{Key, Objects, Usage};
+use super::objects::{Key, Objects};
 use crate::digest::Digest;
 
 /// What [`crate::ImageStore::gc`] found to delete.
@@ -31,7 +31,6 @@ pub(super) async fn run(core: Weak<Core>, objects: Arc<Objects>) {
 /// Moves unneeded objects to the trash, then empties the trash.
 async fn reap(core: &Arc<Core>) {
     let unpinned = core.objects.unpinned();
-    let mut usage = Usage::default();
     if !unpinned.is_empty() {
         // A removed record must not come back by a power cut and find its layers gone.
         let images = core.layout.images();
@@ -40,6 +39,7 @@ async fn reap(core: &Arc<Core>) {
             return;
         }
     }
+    let mut discarded = Vec::new();
     for key in unpinned {
         // Whoever has the lock is making the object, so needs it.
         let Some(_lock) = core.objects.try_lock(key) else {
@@ -57,21 +57,27 @@ async fn reap(core: &Arc<Core>) {
         let moved = core
             .blocking(move || discarding.layout.discard(&path))
             .await;
-        if let Err(error) = moved {
-            tracing::warn!(path = %shown.display(), %error, "cannot delete");
+        match moved {
+            Ok(place) => discarded.push((place, freed)),
+            Err(error) => {
+                tracing::warn!(path = %shown.display(), %error, "cannot delete");
+                core.objects.freed(freed);
+            }
         }
-        usage.bytes += freed.bytes;
-        usage.inodes += freed.inodes;
     }
     let emptying = Arc::clone(core);
     let emptied = core.blocking(move || {
+        // One by one, so that the usage that is told falls with the one on disk.
+        for (place, freed) in discarded {
+            delete(&place);
+            emptying.objects.freed(freed);
+        }
         empty_trash(&emptying);
         Ok(())
     });
     if let Err(error) = emptied.await {
         tracing::warn!(%error, "emptying the trash ended unexpectedly");
     }
-    core.objects.freed(usage);
 }
 
 fn empty_trash(core: &Core) {
@@ -83,14 +89,20 @@ fn empty_trash(core: &Core) {
         }
     };
     for path in entries {
-        let removed = match std::fs::symlink_metadata(&path) {
-            Ok(metadata) if metadata.is_dir() => std::fs::remove_dir_all(&path),
-            Ok(_) => std::fs::remove_file(&path),
-            Err(error) => Err(error),
-        };
-        if let Err(error) = removed {
-            tracing::warn!(path = %path.display(), %error, "cannot delete");
-        }
+        delete(&path);
+    }
+}
+
+/// Deletes a file or a whole folder; absent is fine.
+fn delete(path: &Path) {
+    let removed = match std::fs::symlink_metadata(path) {
+        Ok(metadata) if metadata.is_dir() => std::fs::remove_dir_all(path),
+        Ok(_) => std::fs::remove_file(path),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    };
+    if let Err(error) = removed {
+        tracing::warn!(path = %path.display(), %error, "cannot delete");
     }
 }
 
