@@ -265,12 +265,15 @@ print(*(pid for pid in parents if home and pid != sys.argv[1] and of_node(pid)),
 EOF
 }
 
-# Removes a cgroup below the root and those in it, deepest first.
+# Removes a cgroup below the root and those in it, deepest first. Processes that were killed just now
+# may be in them for a moment.
 remove_group() { # GROUP
-    local mount
+    local mount attempt
     for mount in $(awk '$3 == "cgroup" || $3 == "cgroup2" {print $2}' /proc/mounts); do
-        [ ! -d "$mount/$1" ] ||
-            find "$mount/$1" -depth -type d -exec rmdir {} + 2>/dev/null || true
+        for attempt in $(seq 40); do
+            [ -d "$mount/$1" ] || break
+            find "$mount/$1" -depth -type d -exec rmdir {} + 2>/dev/null || sleep 0.05
+        done
     done
 }
 
