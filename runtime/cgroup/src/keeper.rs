@@ -20,12 +20,7 @@ pub(crate) struct Keeper {
 impl Keeper {
     /// Forks it. It is reaped by a task of the current tokio runtime, or by init after a restart.
     pub(crate) fn start() -> io::Result<Self> {
-        // SAFETY: the child calls only async-signal-safe functions before it is ended by a signal.
-        let pid = match unsafe { libc::fork() } {
-            -1 => return Err(io::Error::last_os_error()),
-            0 => sleep_until_killed(),
-            pid => pid,
-        };
+        let pid = fork()?;
         let keeper = Self {
             pid,
             start_ticks: start_ticks(pid).unwrap_or(0),
@@ -72,10 +67,47 @@ impl Keeper {
     }
 }
 
-/// The child: no descriptors, not readable by others, out of the daemon's session.
-fn sleep_until_killed() -> ! {
-    // SAFETY: plain system calls with constant arguments; the memory of the parent is not touched.
+/// No signal may reach the child while it has the daemon's handlers: they write into pipes that it
+/// shares with the daemon.
+fn fork() -> io::Result<i32> {
+    // SAFETY: the sets are initialized by the calls they are passed to, and the child calls only
+    // async-signal-safe functions before it is ended by a signal.
     unsafe {
+        let (mut all, mut before) = (std::mem::zeroed(), std::mem::zeroed());
+        libc::sigfillset(&raw mut all);
+        libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, &raw mut before);
+        let pid = libc::fork();
+        let failure = io::Error::last_os_error();
+        if pid == 0 {
+            sleep_until_killed();
+        }
+        libc::pthread_sigmask(libc::SIG_SETMASK, &raw const before, std::ptr::null_mut());
+        if pid < 0 { Err(failure) } else { Ok(pid) }
+    }
+}
+
+/// The child: no signal handlers, no descriptors, not readable by others, out of the daemon's
+/// session.
+fn sleep_until_killed() -> ! {
+    // SAFETY: plain system calls with constant arguments and a set that is initialized by the call
+    // it is passed to; the memory of the parent is not touched.
+    unsafe {
+        // The kernel's sigaction, all zero: the default. The C library's call keeps its own signals
+        // from being changed.
+        let default = [0u64; 4];
+        for signal in 1..=64i64 {
+            let nothing = std::ptr::null_mut::<u64>();
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                signal,
+                &raw const default,
+                nothing,
+                size_of::<u64>(),
+            );
+        }
+        let mut none = std::mem::zeroed();
+        libc::sigemptyset(&raw mut none);
+        libc::pthread_sigmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut());
         libc::syscall(libc::SYS_close_range, 0u32, u32::MAX, 0u32);
         libc::prctl(libc::PR_SET_DUMPABLE, 0);
         libc::prctl(libc::PR_SET_NAME, c"joey-keeper".as_ptr());
@@ -96,6 +128,27 @@ fn start_ticks(pid: i32) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_keeper_has_no_signal_handlers_and_blocks_nothing() {
+        let _handler = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup());
+        let keeper = Keeper::start().unwrap();
+        let ours = fs::read_to_string("/proc/thread-self/status").unwrap();
+        assert!(ours.contains("SigBlk:\t0000000000000000\n"), "{ours}");
+        let mut status = String::new();
+        for _ in 0..500 {
+            status = fs::read_to_string(format!("/proc/{}/status", keeper.pid)).unwrap();
+            if status.starts_with("Name:\tjoey-keeper\n") {
+                break;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+        for set in ["SigBlk", "SigIgn", "SigCgt"] {
+            let line = format!("{set}:\t0000000000000000\n");
+            assert!(status.contains(&line), "{status}");
+        }
+        keeper.end();
+    }
 
     #[tokio::test]
     async fn a_keeper_lives_until_it_is_ended_and_is_reaped() {
