@@ -4,7 +4,6 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::Instant;
 
 use joey_proto::shim::{Exec, ExecExit, ExecReply, event, reply};
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::cgroup::Entry;
 use crate::error::{Failure, Result, Step};
@@ -19,8 +18,10 @@ use crate::worker::{self, Stdio};
 pub struct ExecProcess {
     /// A worker is at it.
     pub starting: Option<Starting>,
-    /// Its pid on the host, and a descriptor of it.
-    pub process: Option<(i32, OwnedFd)>,
+    /// The connection that asked. The process ends with it: nobody else has its streams.
+    pub owner: u64,
+    /// Its pid on the host, and a descriptor of it unless it had ended by then.
+    pub process: Option<(i32, Option<OwnedFd>)>,
 }
 
 impl ExecProcess {
@@ -41,6 +42,7 @@ impl ExecProcess {
         };
         // It leads a group of its own, and is not reaped: the number is still its own.
         drop(sys::kill(-pid, signal));
+        let Some(pidfd) = pidfd else { return Ok(()) };
         match sys::pidfd_signal(pidfd.as_fd(), signal) {
             Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(()),
             other => other.step_with(|| format!("send signal {signal} to a process")),
@@ -51,22 +53,10 @@ impl ExecProcess {
 impl Shim {
     /// Forks the worker; the reply comes when it has reported.
     pub fn exec(&mut self, caller: Caller, request: Exec) -> Result<()> {
-        let mut take = |wanted: bool| -> Result<Option<OwnedFd>> {
-            if !wanted {
-                return Ok(None);
-            }
-            let fd = self
-                .conns
-                .get_mut(&caller.conn)
-                .and_then(crate::wire::Conn::take_fd);
-            fd.map(Some).ok_or_else(|| {
-                Failure::with_errno(libc::EINVAL, "a descriptor of the request is missing")
-            })
-        };
         let stdio = Stdio {
-            stdin: take(request.stdin)?,
-            stdout: take(request.stdout)?,
-            stderr: take(request.stderr)?,
+            stdin: self.take_fd(caller, request.stdin)?,
+            stdout: self.take_fd(caller, request.stdout)?,
+            stderr: self.take_fd(caller, request.stderr)?,
         };
         let key = self.find(&request.container_id)?;
         let init = &self.containers[&key].running()?.pidfd;
@@ -107,6 +97,7 @@ impl Shim {
             exec_id,
             ExecProcess {
                 starting,
+                owner: caller.conn,
                 process: None,
             },
         );
@@ -162,8 +153,8 @@ impl Shim {
         {
             return self.exec_ended(exec_id, ended);
         }
-        let pidfd = Pid::from_raw(pid).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
-        if let (Some(exec), Some(pidfd)) = (self.execs.get_mut(&exec_id), pidfd) {
+        let pidfd = sys::pidfd(pid).ok().flatten();
+        if let Some(exec) = self.execs.get_mut(&exec_id) {
             exec.process = Some((pid, pidfd));
         }
     }
@@ -176,6 +167,15 @@ impl Shim {
             code: ended.code,
             signal: ended.signal,
         }));
+    }
+
+    /// Kills the processes whose clients are gone.
+    pub fn kill_orphans(&self) {
+        for exec in self.execs.values() {
+            if exec.process.is_some() && !self.conns.contains_key(&exec.owner) {
+                drop(exec.signal(libc::SIGKILL));
+            }
+        }
     }
 
     /// Gives up workers that take too long.

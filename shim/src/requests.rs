@@ -3,8 +3,8 @@
 use std::os::fd::{AsFd, OwnedFd};
 
 use joey_proto::shim::{
-    Attach, AttachReply, Empty, Error, HelloReply, Kill, NamespacesReply, Request, Resize,
-    StartPod, StartPodReply, StateReply, reply, request::Call,
+    Attach, AttachReply, Empty, Error, HelloReply, HoldSockets, Kill, NamespacesReply, Request,
+    Resize, StartPod, StartPodReply, StateReply, reply, request::Call,
 };
 
 use crate::error::{Failure, Result, Step};
@@ -54,7 +54,7 @@ impl Shim {
 
     fn call(&mut self, caller: Caller, call: Call) -> Answer {
         match call {
-            Call::Hello(_) => Ok(Some((reply::Result::Hello(hello()), Vec::new()))),
+            Call::Hello(_) => Ok(Some((reply::Result::Hello(self.hello()), Vec::new()))),
             Call::StartPod(request) => self.start_pod(caller, &request),
             Call::Start(request) => self.start(caller, request).map(|()| None),
             Call::Exec(request) => self.exec(caller, request).map(|()| None),
@@ -90,6 +90,7 @@ impl Shim {
                 };
                 Ok(Some((reply::Result::Namespaces(reply), fds)))
             }
+            Call::HoldSockets(request) => self.hold_sockets(caller, &request).and_then(|()| done()),
         }
     }
 
@@ -125,6 +126,25 @@ impl Shim {
             .collect()
     }
 
+    /// The next descriptor that came with a request, where one is wanted.
+    pub fn take_fd(&mut self, caller: Caller, wanted: bool) -> Result<Option<OwnedFd>> {
+        if !wanted {
+            return Ok(None);
+        }
+        let fd = self.conns.get_mut(&caller.conn).and_then(Conn::take_fd);
+        fd.map(Some).ok_or_else(|| {
+            Failure::with_errno(libc::EINVAL, "a descriptor of the request is missing")
+        })
+    }
+
+    fn hold_sockets(&mut self, caller: Caller, request: &HoldSockets) -> Result<()> {
+        for _ in 0..request.count {
+            let socket = self.take_fd(caller, true)?;
+            self.held.extend(socket);
+        }
+        Ok(())
+    }
+
     fn kill(&mut self, request: &Kill) -> Result<()> {
         let signal = i32::try_from(request.signal)
             .ok()
@@ -145,31 +165,17 @@ impl Shim {
     }
 
     /// The descriptors of an attachment that came with a request: stdin, stdout, stderr.
-    pub fn take_ends(&mut self, conn: u64, wanted: [bool; 3]) -> Result<Ends> {
-        let mut take = |wanted: bool| {
-            let fd = self
-                .conns
-                .get_mut(&conn)
-                .filter(|_| wanted)
-                .and_then(Conn::take_fd);
-            if wanted && fd.is_none() {
-                return Err(Failure::with_errno(
-                    libc::EINVAL,
-                    "a descriptor of the request is missing",
-                ));
-            }
-            Ok(fd)
-        };
+    pub fn take_ends(&mut self, caller: Caller, wanted: [bool; 3]) -> Result<Ends> {
         Ok(Ends {
-            stdin: take(wanted[0])?,
-            stdout: take(wanted[1])?,
-            stderr: take(wanted[2])?,
+            stdin: self.take_fd(caller, wanted[0])?,
+            stdout: self.take_fd(caller, wanted[1])?,
+            stderr: self.take_fd(caller, wanted[2])?,
         })
     }
 
     fn attach(&mut self, caller: Caller, request: &Attach) -> Answer {
         let wanted = [request.stdin, request.stdout, request.stderr];
-        let ends = self.take_ends(caller.conn, wanted)?;
+        let ends = self.take_ends(caller, wanted)?;
         let key = self.find(&request.container_id)?;
         let attach_id = self.new_key();
         let missing = || {
@@ -249,12 +255,13 @@ impl Shim {
         self.leaving = true;
         Ok(())
     }
-}
 
-fn hello() -> HelloReply {
-    HelloReply {
-        protocol: PROTOCOL,
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        pid: rustix::process::getpid().as_raw_nonzero().get(),
+    fn hello(&self) -> HelloReply {
+        HelloReply {
+            protocol: PROTOCOL,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: rustix::process::getpid().as_raw_nonzero().get(),
+            held_sockets: u32::try_from(self.held.len()).unwrap_or(u32::MAX),
+        }
     }
 }

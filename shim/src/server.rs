@@ -26,8 +26,8 @@ use crate::namespaces::Pod;
 use crate::streams::{Dropped, Part};
 use crate::wire::{Conn, Gone};
 
-/// The protocol this shim speaks.
-pub const PROTOCOL: u32 = 2;
+/// The protocol this shim speaks; 2: a start attaches, 3: it holds sockets.
+pub const PROTOCOL: u32 = 3;
 const MAX_CONNECTIONS: usize = 64;
 
 /// Whose answer goes where.
@@ -54,6 +54,8 @@ pub struct Shim {
     pub execs: BTreeMap<u64, ExecProcess>,
     /// Ended children that no worker has named yet.
     pub unclaimed: Vec<(i32, Ended)>,
+    /// Held open for the pod's life: bound sockets of its host ports. Nothing is done with them.
+    pub held: Vec<OwnedFd>,
     /// The clients.
     pub conns: BTreeMap<u64, Conn>,
     /// The loop ends once this client has its reply.
@@ -133,6 +135,7 @@ fn prepare(run_dir: &str, inherited: Option<&str>) -> Result<(Shim, SignalFd, Ow
         deleted_oom_kills: 0,
         execs: BTreeMap::new(),
         unclaimed: Vec::new(),
+        held: Vec::new(),
         conns: BTreeMap::new(),
         leaving: false,
         last_key: 0,
@@ -203,6 +206,7 @@ impl Shim {
             self.reap();
             self.forget_unclaimed();
             self.expire();
+            self.kill_orphans();
         }
     }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use joey_proto::shim::{NamespaceMode, ResolvedUser, Start, StartReply, reply};
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::process::Pid;
 
 use crate::cgroup::{self, Entry};
 use crate::containers::{Container, Init, now};
@@ -174,7 +174,7 @@ impl Shim {
             request.attach_stdout,
             request.attach_stderr,
         ];
-        let ends = self.take_ends(caller.conn, wanted)?;
+        let ends = self.take_ends(caller, wanted)?;
         if self.find(&request.container_id).is_ok() {
             return Err(Failure::with_errno(
                 libc::EEXIST,
@@ -296,7 +296,6 @@ impl Shim {
             .containers
             .get_mut(&key)
             .ok_or_else(|| Failure::new("the container is gone"))?;
-        let raw = Pid::from_raw(pid).ok_or_else(|| Failure::new("the worker reported no pid"))?;
         if let Some(plan) = container.streams.terminal.take() {
             let master = starting
                 .master
@@ -316,7 +315,7 @@ impl Shim {
         let pidfd = if reaped {
             None
         } else {
-            Some(pidfd_open(raw, PidfdFlags::empty()).step("open the init's pidfd")?)
+            sys::pidfd(pid).step("open the init's pidfd")?
         };
         let reply = StartReply {
             pid,

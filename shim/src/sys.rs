@@ -4,7 +4,8 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use rustix::process::Pid;
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
@@ -50,6 +51,17 @@ pub fn fork(options: &Fork<'_>, child: impl FnOnce() -> i32) -> io::Result<Pid> 
             .ok()
             .and_then(Pid::from_raw)
             .ok_or_else(|| io::ErrorKind::InvalidData.into()),
+    }
+}
+
+/// A descriptor of a child; None for one that has ended and is just being reaped.
+pub fn pidfd(pid: i32) -> Result<Option<OwnedFd>, Errno> {
+    let pid = Pid::from_raw(pid).ok_or(Errno::INVAL)?;
+    match pidfd_open(pid, PidfdFlags::empty()) {
+        Ok(fd) => Ok(Some(fd)),
+        // EINVAL: before 6.14.
+        Err(Errno::SRCH | Errno::INVAL) => Ok(None),
+        Err(error) => Err(error),
     }
 }
 
@@ -339,4 +351,19 @@ pub fn fexecve(file: BorrowedFd<'_>, name: &std::ffi::CStr) -> io::Error {
         )
     };
     io::Error::last_os_error()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reaped_child_has_no_descriptor() {
+        let mut child = std::process::Command::new("/bin/true").spawn().unwrap();
+        let pid = child.id().cast_signed();
+        assert!(pidfd(pid).unwrap().is_some());
+        child.wait().unwrap();
+        assert!(pidfd(pid).unwrap().is_none());
+        pidfd(0).unwrap_err();
+    }
 }

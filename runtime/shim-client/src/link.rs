@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use joey_proto::shim::{Reply, Request, reply, request::Call};
+use joey_proto::shim::{Kill, Reply, Request, reply, request::Call};
 use prost::Message;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
@@ -15,6 +15,7 @@ use rustix::net::{
 };
 use tokio::io::Interest;
 use tokio::net::UnixStream;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 use crate::event::ShimEvent;
@@ -24,6 +25,12 @@ const QUEUED_EVENTS: usize = 1024;
 /// The largest frame taken from a shim, bytes.
 const MAX_FRAME: usize = 8 << 20;
 const READ_SIZE: usize = 16 << 10;
+/// Descriptors that go with one request; the shim's buffer has room for as many.
+pub(crate) const MAX_FDS: usize = 16;
+
+/// Of requests whose answer nobody awaits.
+const NOBODY: u64 = u64::MAX;
+const SIGKILL: u32 = 9;
 
 /// An answer and the descriptors that came with it.
 pub(crate) type Answer = (reply::Result, Vec<OwnedFd>);
@@ -67,7 +74,13 @@ impl Link {
         let (events, _) = broadcast::channel(QUEUED_EVENTS);
         let pending: Pending = Arc::new(Mutex::new(Some(HashMap::new())));
         tokio::spawn(write_frames(Arc::clone(&stream), queue));
-        let reader = tokio::spawn(read_replies(stream, Arc::clone(&pending), events.clone()));
+        let to_kill = frames.clone();
+        let reader = tokio::spawn(read_replies(
+            stream,
+            Arc::clone(&pending),
+            events.clone(),
+            to_kill,
+        ));
         Self {
             frames,
             pending,
@@ -81,7 +94,6 @@ impl Link {
         self.events.subscribe()
     }
 
-    /// Sends a request; `None` when the connection is lost. Safe to cancel.
     /// The connection ended; its event may have been sent already.
     pub(crate) fn is_lost(&self) -> bool {
         self.pending
@@ -90,6 +102,7 @@ impl Link {
             .is_none()
     }
 
+    /// Sends a request; `None` when the connection is lost. Safe to cancel.
     pub(crate) async fn call(&self, call: Call, fds: Vec<OwnedFd>) -> Option<Answer> {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let (answer, answered) = oneshot::channel();
@@ -98,6 +111,50 @@ impl Link {
             .unwrap_or_else(PoisonError::into_inner)
             .as_mut()?
             .insert(id, answer);
+        let mut waiting = Waiting {
+            link: self,
+            id,
+            answered,
+        };
+        self.frames.send(Frame::new(id, call, fds)?).await.ok()?;
+        (&mut waiting.answered).await.ok()
+    }
+
+    /// Kills a process that an exec made, without waiting.
+    pub(crate) fn end_exec(&self, exec_id: u64) {
+        end_exec(&self.frames, exec_id);
+    }
+}
+
+/// A request under way. One that is given up leaves nothing: a process that is started all the
+/// same has no owner and is killed.
+struct Waiting<'a> {
+    link: &'a Link,
+    id: u64,
+    answered: oneshot::Receiver<Answer>,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if let Some(pending) = &mut *self
+            .link
+            .pending
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+        {
+            pending.remove(&self.id);
+        }
+        // Delivered between the last look and now.
+        self.answered.close();
+        if let Ok((reply::Result::Exec(late), _)) = self.answered.try_recv() {
+            self.link.end_exec(late.exec_id);
+        }
+    }
+}
+
+impl Frame {
+    /// `None` when the request is too long for its length field.
+    fn new(id: u64, call: Call, fds: Vec<OwnedFd>) -> Option<Self> {
         let request = Request {
             id,
             call: Some(call),
@@ -106,8 +163,23 @@ impl Link {
         let mut bytes = Vec::with_capacity(4 + request.encoded_len());
         bytes.extend_from_slice(&len.to_be_bytes());
         bytes.extend_from_slice(&request.encode_to_vec());
-        self.frames.send(Frame { bytes, fds }).await.ok()?;
-        answered.await.ok()
+        Some(Self { bytes, fds })
+    }
+}
+
+fn end_exec(frames: &mpsc::Sender<Frame>, exec_id: u64) {
+    let kill = Call::Kill(Kill {
+        signal: SIGKILL,
+        exec_id,
+        ..Kill::default()
+    });
+    let frame = Frame::new(NOBODY, kill, Vec::new());
+    // A connection that is closed has ended its processes.
+    if let Some(Err(TrySendError::Full(frame))) = frame.map(|frame| frames.try_send(frame))
+        && let Ok(tokio) = tokio::runtime::Handle::try_current()
+    {
+        let frames = frames.clone();
+        tokio.spawn(async move { frames.send(frame).await });
     }
 }
 
@@ -132,10 +204,10 @@ async fn write_frames(stream: Arc<UnixStream>, mut queue: mpsc::Receiver<Frame>)
 
 fn send(stream: &UnixStream, bytes: &[u8], fds: &[OwnedFd]) -> io::Result<usize> {
     let fds: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
     let mut control = SendAncillaryBuffer::new(&mut space);
-    if !fds.is_empty() {
-        control.push(SendAncillaryMessage::ScmRights(&fds));
+    if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(&fds)) {
+        return Err(io::Error::other("too many descriptors for one request"));
     }
     let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
     Ok(sendmsg(
@@ -156,6 +228,7 @@ async fn read_replies(
     stream: Arc<UnixStream>,
     pending: Pending,
     events: broadcast::Sender<ShimEvent>,
+    frames: mpsc::Sender<Frame>,
 ) {
     let mut incoming = Incoming::default();
     while stream
@@ -170,7 +243,7 @@ async fn read_replies(
                 return lose(&pending, &events);
             }
         } {
-            deliver(reply, &mut incoming.fds, &pending, &events);
+            deliver(reply, &mut incoming.fds, &pending, &events, &frames);
         }
     }
     lose(&pending, &events);
@@ -181,6 +254,7 @@ fn deliver(
     fds: &mut VecDeque<OwnedFd>,
     pending: &Pending,
     events: &broadcast::Sender<ShimEvent>,
+    frames: &mpsc::Sender<Frame>,
 ) {
     let Some(result) = reply.result else { return };
     if let reply::Result::Event(event) = result {
@@ -206,9 +280,13 @@ fn deliver(
         .unwrap_or_else(PoisonError::into_inner)
         .as_mut()
         .and_then(|map| map.remove(&reply.id));
-    if let Some(waiting) = waiting {
-        // A caller that gave up lets the descriptors close.
-        drop(waiting.send((result, fds)));
+    let unclaimed = match waiting {
+        Some(waiting) => waiting.send((result, fds)).err(),
+        None => Some((result, fds)),
+    };
+    // The caller gave up: its descriptors are closed, its process ended.
+    if let Some((reply::Result::Exec(late), _)) = unclaimed {
+        end_exec(frames, late.exec_id);
     }
 }
 

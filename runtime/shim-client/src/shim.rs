@@ -8,9 +8,11 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use joey_proto::shim::{
-    Attach, CloseStdin, Delete, Exec, ExecReply, Hello, HelloReply, Kill, Namespaces, ReopenLog,
-    Resize, Shutdown, Start, StartPod, StartReply, State, StateReply, reply, request::Call,
+    Attach, CloseStdin, Delete, Exec, ExecReply, Hello, HelloReply, HoldSockets, Kill, Namespaces,
+    ReopenLog, Resize, Shutdown, Start, StartPod, StartReply, State, StateReply, reply,
+    request::Call,
 };
+use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -20,12 +22,14 @@ use tokio::sync::broadcast;
 use crate::binary::ShimBinary;
 use crate::error::ShimError;
 use crate::event::ShimEvent;
-use crate::link::{Answer, Link};
+use crate::link::{Answer, Link, MAX_FDS};
 
 /// The protocol spoken here; a shim may be older.
-pub const PROTOCOL: u32 = 2;
+pub const PROTOCOL: u32 = 3;
 /// The first protocol with an attachment in a start.
 const ATTACHES_AT_START: u32 = 2;
+/// The first protocol with sockets to hold.
+const HOLDS_SOCKETS: u32 = 3;
 
 /// For what a shim answers at once.
 const QUICK: Duration = Duration::from_secs(10);
@@ -270,7 +274,8 @@ impl Shim {
         self.protocol() >= ATTACHES_AT_START
     }
 
-    /// Runs a process in a container. The request's stream flags are set here.
+    /// Runs a process in a container. The request's stream flags are set here. A process that comes
+    /// too late, or whose caller has stopped waiting, is killed.
     ///
     /// # Errors
     /// The shim's refusal, or no answer.
@@ -298,6 +303,11 @@ impl Shim {
     /// The shim's refusal, or no answer; see [`ShimError::is_not_running`].
     pub async fn kill(&self, request: Kill) -> Result<()> {
         self.done("Kill", Call::Kill(request)).await
+    }
+
+    /// Kills a process that [`Shim::exec`] made, without waiting for anything.
+    pub fn abandon(&self, exec_id: u64) {
+        self.link.end_exec(exec_id);
     }
 
     /// Attaches to a container's streams.
@@ -416,8 +426,41 @@ impl Shim {
         }
     }
 
+    /// Whether the shim knows [`Shim::hold_sockets`].
+    #[must_use]
+    pub fn can_hold_sockets(&self) -> bool {
+        self.protocol() >= HOLDS_SOCKETS
+    }
+
+    /// How many sockets the shim held when it was greeted.
+    #[must_use]
+    pub fn held_sockets(&self) -> u32 {
+        self.hello.held_sockets
+    }
+
+    /// Has the shim keep sockets open as long as it lives.
+    ///
+    /// # Errors
+    /// The shim's refusal, or no answer. It may hold some of them nevertheless.
+    pub async fn hold_sockets(&self, sockets: Vec<OwnedFd>) -> Result<()> {
+        let mut sockets = sockets.into_iter();
+        loop {
+            let some: Vec<OwnedFd> = sockets.by_ref().take(MAX_FDS).collect();
+            if some.is_empty() {
+                return Ok(());
+            }
+            let count = u32::try_from(some.len()).unwrap_or(u32::MAX);
+            let call = Call::HoldSockets(HoldSockets { count });
+            self.done_with("HoldSockets", call, some).await?;
+        }
+    }
+
     async fn done(&self, verb: &'static str, call: Call) -> Result<()> {
-        match self.call(verb, call, Vec::new(), QUICK).await? {
+        self.done_with(verb, call, Vec::new()).await
+    }
+
+    async fn done_with(&self, verb: &'static str, call: Call, fds: Vec<OwnedFd>) -> Result<()> {
+        match self.call(verb, call, fds, QUICK).await? {
             (reply::Result::Done(_), _) => Ok(()),
             _ => Err(ShimError::Garbled { verb }),
         }
@@ -450,7 +493,11 @@ fn pidfd_of(pid: u32) -> io::Result<OwnedFd> {
         .ok()
         .and_then(Pid::from_raw)
         .ok_or(io::ErrorKind::NotFound)?;
-    Ok(pidfd_open(pid, PidfdFlags::empty())?)
+    pidfd_open(pid, PidfdFlags::empty()).map_err(|error| match error {
+        // What kernels before 6.14 say of a process that is just being reaped.
+        Errno::INVAL => Errno::SRCH.into(),
+        other => other.into(),
+    })
 }
 
 /// Waits for the shim's end, so that it does not stay a zombie.

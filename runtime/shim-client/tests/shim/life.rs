@@ -1,8 +1,10 @@
 //! Starting, ending and finding again.
 
 use std::fs;
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
 
-use joey_shim_client::proto::Kill;
+use joey_shim_client::proto::{Exec, Kill};
 use joey_shim_client::{ExecStreams, Shim, read_exit_record};
 
 use crate::pod::{Pod, eventually, process};
@@ -128,5 +130,60 @@ async fn the_shim_is_found_again_and_knows_its_containers() {
     assert_eq!((of("ended").pid, of("ended").exit.unwrap().code), (0, 4));
     assert!(again.network_namespace().await.unwrap().is_some());
     assert!(again.shutdown(false).await.is_err());
+    pod.end().await;
+}
+
+#[tokio::test]
+async fn sockets_are_held_until_the_shim_ends_and_no_container_has_them() {
+    let mut pod = Pod::new().await;
+    assert!(pod.shim.can_hold_sockets());
+    // More than one message takes.
+    let bound: Vec<TcpListener> = (0..40)
+        .map(|_| TcpListener::bind("127.0.0.1:0").unwrap())
+        .collect();
+    let addresses: Vec<_> = bound.iter().map(|it| it.local_addr().unwrap()).collect();
+    let sockets = bound.into_iter().map(OwnedFd::from).collect();
+    pod.shim.hold_sockets(sockets).await.unwrap();
+    for address in &addresses {
+        TcpListener::bind(address).expect_err("the shim has it");
+    }
+    let again = Shim::connect(&pod.run_dir()).await.unwrap();
+    assert_eq!(again.held_sockets(), 40);
+    drop(again);
+    let started = pod.start("c", "exec sleep 1000").await;
+    let open = fs::read_dir(format!("/proc/{}/fd", started.pid)).unwrap();
+    assert_eq!(open.count(), 3);
+    pod.end().await;
+    eventually("the ports are free", || {
+        addresses.iter().all(|at| TcpListener::bind(at).is_ok())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_process_ends_with_the_client_that_ran_it() {
+    let mut pod = Pod::new().await;
+    pod.start("c", "sleep 1000").await;
+    let client = Shim::connect(&pod.run_dir()).await.unwrap();
+    let request = Exec {
+        container_id: "c".into(),
+        process: Some(process(&["/bin/sleep", "1000"])),
+        ..Exec::default()
+    };
+    let kept = pod
+        .shim
+        .exec(request.clone(), ExecStreams::default())
+        .await
+        .unwrap();
+    let left = client
+        .exec(request.clone(), ExecStreams::default())
+        .await
+        .unwrap();
+    let abandoned = client.exec(request, ExecStreams::default()).await.unwrap();
+    client.abandon(abandoned.exec_id);
+    assert_eq!(pod.exec_exit(abandoned.exec_id).await, 137);
+    drop(client);
+    assert_eq!(pod.exec_exit(left.exec_id).await, 137);
+    assert!(fs::exists(format!("/proc/{}", kept.pid)).unwrap());
     pod.end().await;
 }
