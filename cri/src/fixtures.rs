@@ -107,6 +107,7 @@ pub(crate) fn container_record() -> ContainerRecord {
                 groups: vec![6, 7],
             },
         }),
+        poststop_done: false,
         exit: None,
         launch: Launch {
             stop_signal: 3,

@@ -184,6 +184,7 @@ fn io_code(error: &std::io::Error) -> Code {
     use std::io::ErrorKind as K;
     match error.kind() {
         K::StorageFull | K::QuotaExceeded => Code::ResourceExhausted,
+        K::TimedOut => Code::DeadlineExceeded,
         _ => Code::Internal,
     }
 }

@@ -1,20 +1,21 @@
 //! Puts the parts together, in the order in which they need each other, and runs them.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use joey_image::{ImageConfig, ImageStore};
-use joey_network::NetworkConfig;
-use joey_runtime::Runtime;
+use joey_network::{CniFolder, NetworkConfig};
 use joey_runtime::model::Owner;
+use joey_runtime::{HandlerConfig, Runtime};
 use joey_streaming::TlsFiles;
 use thiserror::Error;
 
 use crate::api::{Api, MAX_LOG_FILES};
 use crate::args::Settings;
-use crate::config::{CgroupDriver, Config, ConfigError, Streaming};
+use crate::config::{self, CgroupDriver, Config, ConfigError, Streaming};
 use crate::lock::{LockError, RootLock};
 use crate::logging::Logging;
 use crate::metrics::{self, Count, MetricsError};
@@ -207,12 +208,36 @@ fn runtime_config(config: &Config) -> Result<joey_runtime::Config, ConfigError> 
             cni_max_conf: network.cni_max_conf,
             cni_timeout_seconds: network.cni_timeout.duration().as_secs().max(1),
             host_ports_bind: network.host_ports_bind,
+            handlers: cni_of_handlers(config),
             state_dir: config.root.join("network"),
             run_dir: config.state.join("network"),
         },
-        handlers: config.runtime.handlers.keys().cloned().collect(),
+        handlers: handlers(config),
         default_cgroup_parent: config.cgroup.default_parent.clone(),
     })
+}
+
+fn handlers(config: &Config) -> BTreeMap<String, HandlerConfig> {
+    let with_options = |(name, handler): (&String, &config::Handler)| {
+        let options = HandlerConfig {
+            privileged_without_host_devices: handler.privileged_without_host_devices,
+        };
+        (name.clone(), options)
+    };
+    config.runtime.handlers.iter().map(with_options).collect()
+}
+
+fn cni_of_handlers(config: &Config) -> BTreeMap<String, CniFolder> {
+    let handlers = config.runtime.handlers.iter();
+    let own = handlers.filter(|(_, handler)| !handler.cni_conf_dir.as_os_str().is_empty());
+    own.map(|(name, handler)| {
+        let folder = CniFolder {
+            conf_dir: handler.cni_conf_dir.clone(),
+            max_conf: handler.cni_max_conf,
+        };
+        (name.clone(), folder)
+    })
+    .collect()
 }
 
 /// The shim configured, or the one beside this program, or the one in `PATH`.

@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -65,18 +66,42 @@ struct MountEdit {
     options: Vec<String>,
 }
 
-/// A program that the container's creation runs.
+/// A program that is run at a point of a container's life.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Hook {
-    hook_name: String,
-    path: PathBuf,
+pub(crate) struct Hook {
+    hook_name: HookName,
+    pub(crate) path: PathBuf,
     #[serde(default)]
-    args: Vec<String>,
+    pub(crate) args: Vec<String>,
     #[serde(default)]
-    env: Vec<String>,
+    pub(crate) env: Vec<String>,
+    /// Seconds.
     #[serde(default)]
     timeout: Option<i64>,
+}
+
+/// When a hook is run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+enum HookName {
+    #[serde(rename = "prestart")]
+    PreStart,
+    CreateRuntime,
+    CreateContainer,
+    StartContainer,
+    #[serde(rename = "poststart")]
+    PostStart,
+    #[serde(rename = "poststop")]
+    PostStop,
+}
+
+impl Hook {
+    /// None: it has none.
+    pub(crate) fn time_out(&self) -> Option<Duration> {
+        let seconds = u64::try_from(self.timeout?).ok()?;
+        (seconds > 0).then(|| Duration::from_secs(seconds))
+    }
 }
 
 /// The edits of every device that a container asks for, by field or annotation.
@@ -233,27 +258,34 @@ impl Edits {
         &self.env
     }
 
-    /// `hooks` of the OCI spec; null without any.
+    /// What is run after the container's end, in order.
+    pub(crate) fn poststop_hooks(&self) -> impl Iterator<Item = &Hook> {
+        self.hooks
+            .iter()
+            .filter(|hook| hook.hook_name == HookName::PostStop)
+    }
+
+    /// `hooks` of the OCI spec: those that libcontainer runs; null without any.
     pub(crate) fn spec_hooks(&self) -> serde_json::Value {
-        if self.hooks.is_empty() {
-            return serde_json::Value::Null;
-        }
-        let mut hooks = serde_json::Map::new();
+        let mut hooks = serde_json::json!(null);
         for hook in &self.hooks {
-            let list = hooks
-                .entry(hook.hook_name.clone())
-                .or_insert_with(|| serde_json::json!([]));
-            if let Some(list) = list.as_array_mut() {
-                let mut entry = serde_json::json!({
-                    "path": hook.path, "args": hook.args, "env": hook.env,
-                });
-                if let Some(timeout) = hook.timeout {
-                    entry["timeout"] = timeout.into();
-                }
-                list.push(entry);
+            if hook.hook_name == HookName::PostStop {
+                continue;
+            }
+            let mut entry = serde_json::json!({
+                "path": hook.path, "args": hook.args, "env": hook.env,
+            });
+            if let Some(time_out) = hook.time_out() {
+                entry["timeout"] = time_out.as_secs().into();
+            }
+            let name = serde_json::json!(hook.hook_name);
+            let list = &mut hooks[name.as_str().unwrap_or_default()];
+            match list.as_array_mut() {
+                Some(list) => list.push(entry),
+                None => *list = serde_json::json!([entry]),
             }
         }
-        hooks.into()
+        hooks
     }
 }
 
@@ -270,7 +302,9 @@ devices:
   containerEdits:
     deviceNodes: [{ path: /dev/gpu0, hostPath: /dev/null, permissions: rw }]
     mounts: [{ hostPath: /etc, containerPath: /vendor, options: [ro, rslave] }]
-    hooks: [{ hookName: createContainer, path: /bin/true, args: ["true"] }]
+    hooks:
+    - { hookName: createContainer, path: /bin/true, args: ["true"] }
+    - { hookName: poststop, path: /bin/false, timeout: 3 }
 - name: "1"
   containerEdits: { env: [ONE=1] }
 "#;
@@ -290,6 +324,24 @@ devices:
         assert_eq!(
             edits.spec_hooks()["createContainer"][0]["path"],
             "/bin/true"
+        );
+        assert_eq!(edits.spec_hooks().as_object().unwrap().len(), 1);
+        let after: Vec<&Hook> = edits.poststop_hooks().collect();
+        assert_eq!(after.len(), 1);
+        assert_eq!(after[0].path, Path::new("/bin/false"));
+        assert_eq!(after[0].time_out(), Some(Duration::from_secs(3)));
+    }
+
+    #[test]
+    fn a_hook_at_an_unknown_point_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let spec = SPEC.replace("createContainer", "beforeLunch");
+        std::fs::write(folder.path().join("gpu.yaml"), spec).unwrap();
+        let refused = resolve(&["vendor.com/gpu=0"], &[folder.path()]).unwrap_err();
+        let text = refused.chain();
+        assert!(
+            text.contains("gpu.yaml") && text.contains("beforeLunch"),
+            "{text}"
         );
     }
 

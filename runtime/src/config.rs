@@ -1,5 +1,6 @@
 //! What the runtime is told at start, and where its files are.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use joey_cgroup::DriverChoice;
@@ -18,10 +19,18 @@ pub struct Config {
     pub cgroup_driver: DriverChoice,
     /// The pod network.
     pub network: NetworkConfig,
-    /// Names of the runtime handlers besides the default one.
-    pub handlers: Vec<String>,
+    /// Runtime handlers besides the default one, by name.
+    pub handlers: BTreeMap<String, HandlerConfig>,
     /// Where pods without a cgroup parent go, in the driver's syntax; empty is Joey's own.
     pub default_cgroup_parent: String,
+}
+
+/// What the pods of a runtime handler have other than those of the default one. Its CNI
+/// configurations are in [`NetworkConfig::handlers`].
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct HandlerConfig {
+    /// Privileged containers do not get the host's devices, only those they ask for.
+    pub privileged_without_host_devices: bool,
 }
 
 impl Config {

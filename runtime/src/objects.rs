@@ -1,52 +1,42 @@
 //! Pods and containers in memory: the records, and what goes with a living object.
 
 use std::collections::BTreeMap;
+use std::ops::Deref;
 use std::sync::Arc;
 
 use joey_shim_client::Shim;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 
-use crate::error::Result;
 use crate::model::{ContainerRecord, ContainerState, Exit, PodRecord};
-use crate::record::RecordStore;
+use crate::recorded::Recorded;
 
 /// A pod sandbox.
 #[derive(Debug)]
 pub struct Pod {
-    id: String,
-    record: RwLock<Arc<PodRecord>>,
+    recorded: Recorded<PodRecord>,
     containers: Mutex<BTreeMap<String, Arc<Container>>>,
     shim: RwLock<Option<Arc<Shim>>>,
-    /// Held while the record is written, so that an older one never replaces a newer one; true once
-    /// the record is erased for good.
-    erased: Mutex<bool>,
     /// Held by operations that change the pod: a stop never overtakes a create.
     pub(crate) changing: tokio::sync::RwLock<()>,
+}
+
+impl Deref for Pod {
+    type Target = Recorded<PodRecord>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.recorded
+    }
 }
 
 impl Pod {
     pub(crate) fn new(record: PodRecord) -> Self {
         Self {
-            id: record.id.clone(),
-            record: RwLock::new(Arc::new(record)),
+            recorded: Recorded::new(&record.id.clone(), record),
             containers: Mutex::default(),
             shim: RwLock::default(),
-            erased: Mutex::default(),
             changing: tokio::sync::RwLock::default(),
         }
-    }
-
-    /// 64 hexadecimal digits.
-    #[must_use]
-    pub fn id(&self) -> &str {
-        &self.id
-    }
-
-    /// The record as it is now.
-    #[must_use]
-    pub fn record(&self) -> Arc<PodRecord> {
-        Arc::clone(&self.record.read())
     }
 
     /// Its containers, in the order of their ids.
@@ -55,33 +45,10 @@ impl Pod {
         self.containers.lock().values().cloned().collect()
     }
 
-    pub(crate) fn change(&self, change: impl FnOnce(&mut PodRecord)) -> Arc<PodRecord> {
-        let mut record = self.record.write();
-        change(Arc::make_mut(&mut record));
-        Arc::clone(&record)
-    }
-
-    /// Writes the record as it is now.
-    pub(crate) fn save(&self, store: &RecordStore) -> Result<()> {
-        let erased = self.erased.lock();
-        if *erased {
-            return Ok(());
-        }
-        store.save(&self.id, &*self.record())
-    }
-
-    /// Deletes the record; a save that comes late does not bring it back.
-    pub(crate) fn erase(&self, store: &RecordStore) -> Result<()> {
-        let mut erased = self.erased.lock();
-        store.remove(&self.id)?;
-        *erased = true;
-        Ok(())
-    }
-
     pub(crate) fn add(&self, container: Arc<Container>) {
         self.containers
             .lock()
-            .insert(container.id.clone(), container);
+            .insert(container.id().to_owned(), container);
     }
 
     pub(crate) fn forget(&self, container_id: &str) {
@@ -100,11 +67,7 @@ impl Pod {
 /// A container.
 #[derive(Debug)]
 pub struct Container {
-    id: String,
-    record: RwLock<Arc<ContainerRecord>>,
-    /// Held while the record is written, so that an older one never replaces a newer one; true once
-    /// the record is erased for good.
-    erased: Mutex<bool>,
+    recorded: Recorded<ContainerRecord>,
     /// Held by operations that change the container.
     pub(crate) changing: tokio::sync::Mutex<()>,
     /// The end of the present life.
@@ -113,69 +76,41 @@ pub struct Container {
     pub(crate) stop_deadline: watch::Sender<Option<tokio::time::Instant>>,
 }
 
+impl Deref for Container {
+    type Target = Recorded<ContainerRecord>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.recorded
+    }
+}
+
 impl Container {
     pub(crate) fn new(record: ContainerRecord) -> Self {
         Self {
-            id: record.id.clone(),
             ended: Mutex::new(watch::Sender::new(record.exit.clone())),
-            record: RwLock::new(Arc::new(record)),
-            erased: Mutex::default(),
+            recorded: Recorded::new(&record.id.clone(), record),
             changing: tokio::sync::Mutex::default(),
             stop_deadline: watch::Sender::new(None),
         }
     }
 
-    /// 64 hexadecimal digits.
-    #[must_use]
-    pub fn id(&self) -> &str {
-        &self.id
-    }
-
-    /// The record as it is now.
-    #[must_use]
-    pub fn record(&self) -> Arc<ContainerRecord> {
-        Arc::clone(&self.record.read())
-    }
-
     /// The state as it is now.
     #[must_use]
     pub fn state(&self) -> ContainerState {
-        self.record.read().state()
-    }
-
-    pub(crate) fn change(&self, change: impl FnOnce(&mut ContainerRecord)) -> Arc<ContainerRecord> {
-        let mut record = self.record.write();
-        change(Arc::make_mut(&mut record));
-        Arc::clone(&record)
-    }
-
-    /// Writes the record as it is now.
-    pub(crate) fn save(&self, store: &RecordStore) -> Result<()> {
-        let erased = self.erased.lock();
-        if *erased {
-            return Ok(());
-        }
-        store.save(&self.id, &*self.record())
-    }
-
-    /// Deletes the record; a save that comes late does not bring it back.
-    pub(crate) fn erase(&self, store: &RecordStore) -> Result<()> {
-        let mut erased = self.erased.lock();
-        store.remove(&self.id)?;
-        *erased = true;
-        Ok(())
+        self.record().state()
     }
 
     /// Records the end and wakes who waits for it; false when one was recorded before.
     pub(crate) fn end(&self, exit: Exit) -> bool {
-        let mut record = self.record.write();
-        if record.exit.is_some() {
-            return false;
+        let mut first = false;
+        self.change(|record| {
+            first = record.exit.is_none();
+            record.exit.get_or_insert_with(|| exit.clone());
+        });
+        if first {
+            self.ended.lock().send_replace(Some(exit));
         }
-        Arc::make_mut(&mut record).exit = Some(exit.clone());
-        drop(record);
-        self.ended.lock().send_replace(Some(exit));
-        true
+        first
     }
 
     /// Begins another life of an ended container: it is created again. Who waits for the end of
@@ -184,6 +119,7 @@ impl Container {
         self.change(|record| {
             record.started = None;
             record.exit = None;
+            record.poststop_done = false;
         });
         *self.ended.lock() = watch::Sender::new(None);
     }

@@ -56,6 +56,8 @@ impl Runtime {
         };
         let container = Arc::new(Container::new(record));
         self.add_container(&pod, &container);
+        // Those that were under way when the daemon ended.
+        self.run_poststop_hooks(&container);
     }
 
     /// A container whose pod's record is lost must not run unseen.
@@ -150,8 +152,22 @@ impl Runtime {
             self.pod_lost(pod, "the pod's shim does not answer").await;
             return;
         }
+        self.hold_ports_again(pod, &shim).await;
         self.end_unknown(pod, &shim).await;
         self.end_if_lost(pod);
+    }
+
+    /// The shim holds the host ports' sockets, unless it is an older one or was not asked to.
+    async fn hold_ports_again(&self, pod: &Pod, shim: &Shim) {
+        let record = pod.record();
+        let Some(network) = record.network.as_ref().filter(|_| shim.held_sockets() == 0) else {
+            return;
+        };
+        if let Err(error) = self.network.hold_ports(pod.id(), network) {
+            tracing::warn!(pod = pod.id(), %error, "a host port is not held");
+        } else if let Err(error) = self.hand_over_ports(pod, shim).await {
+            tracing::warn!(pod = pod.id(), error = %error.chain(), "host ports are not held");
+        }
     }
 
     /// A container whose record is lost must not run unseen: the kubelet starts another.

@@ -18,6 +18,7 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::events::{Event, EventKind, Events};
 use crate::features::Features;
+use crate::host_paths::HostPaths;
 use crate::ids;
 use crate::model::{ContainerRecord, Owner};
 use crate::objects::{Container, Pod};
@@ -63,6 +64,7 @@ pub struct Runtime {
     pub(crate) shim_binary: ShimBinary,
     pub(crate) seccomp: joey_seccomp::Cache,
     pub(crate) stats: StatsCache,
+    pub(crate) host_paths: HostPaths,
     pub(crate) events: Events,
     pub(crate) pod_records: RecordStore,
     pub(crate) container_records: RecordStore,
@@ -108,6 +110,7 @@ impl Runtime {
             shim_binary,
             seccomp: joey_seccomp::Cache::new(),
             stats: StatsCache::default(),
+            host_paths: HostPaths::default(),
             events: Events::new(),
             pods: RwLock::default(),
             containers: RwLock::default(),
@@ -132,7 +135,7 @@ impl Runtime {
     /// What the runtime is and can do.
     #[must_use]
     pub fn info(&self) -> RuntimeInfo {
-        let names = std::iter::once(String::new()).chain(self.config.handlers.iter().cloned());
+        let names = std::iter::once(String::new()).chain(self.config.handlers.keys().cloned());
         RuntimeInfo {
             cgroup_version: self.cgroups.version(),
             cgroup_driver: self.cgroups.driver(),

@@ -1,10 +1,7 @@
 //! What pods and containers use.
 
 use std::collections::HashMap;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use joey_cgroup::{Group, Stats, StatsReader, Usage};
 use joey_network::netns::{self, InterfaceStats};
@@ -13,28 +10,13 @@ use parking_lot::Mutex;
 use crate::config::netns_path;
 use crate::error::{Error, Result};
 use crate::ids;
+use crate::layers::{LayerCounts, LayerUsage};
 use crate::model::{ContainerState, NamespaceMode, PodState};
 use crate::objects::Container;
 use crate::runtime::Runtime;
 
-/// A writable layer is walked at most this often, in the background.
-const WALK_INTERVAL: Duration = Duration::from_secs(10);
-
 /// Descriptors that one kept reader holds, roughly; readers may take half of those there are.
 const READER_DESCRIPTORS: usize = 10;
-
-/// What a writable layer holds.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LayerUsage {
-    /// Where it is.
-    pub path: PathBuf,
-    /// Blocks in use, bytes.
-    pub used_bytes: u64,
-    /// Files and folders.
-    pub inodes_used: u64,
-    /// When it was counted, ns since the epoch.
-    pub timestamp_ns: i64,
-}
 
 /// What a container uses.
 #[derive(Debug, Clone)]
@@ -68,22 +50,15 @@ pub struct PodStats {
 }
 
 /// The last counts of writable layers, and containers' counters kept open.
-#[derive(Debug, Default, Clone)]
+#[derive(Debug, Default)]
 pub(crate) struct StatsCache {
-    layers: Arc<Mutex<HashMap<String, Counted>>>,
-    readers: Arc<Mutex<HashMap<String, Arc<Mutex<StatsReader>>>>>,
-}
-
-#[derive(Debug)]
-struct Counted {
-    at: Instant,
-    under_way: bool,
-    usage: Option<LayerUsage>,
+    pub(crate) layers: LayerCounts,
+    readers: Mutex<HashMap<String, Arc<Mutex<StatsReader>>>>,
 }
 
 impl StatsCache {
     pub(crate) fn forget(&self, container_id: &str) {
-        self.layers.lock().remove(container_id);
+        self.layers.forget(container_id);
         self.close(container_id);
     }
 
@@ -112,35 +87,6 @@ impl StatsCache {
         }
         reader
     }
-
-    /// The last count. A new one is begun in the background when it is old.
-    fn usage(&self, container_id: &str, folder: PathBuf) -> Option<LayerUsage> {
-        let mut counts = self.layers.lock();
-        let first = !counts.contains_key(container_id);
-        let counted = counts
-            .entry(container_id.to_owned())
-            .or_insert_with(|| Counted {
-                at: Instant::now(),
-                under_way: false,
-                // A new container's layer is nearly empty, so the first count is quick.
-                usage: count(&folder),
-            });
-        if !first && !counted.under_way && counted.at.elapsed() >= WALK_INTERVAL {
-            counted.under_way = true;
-            let (cache, id) = (self.clone(), container_id.to_owned());
-            tokio::task::spawn_blocking(move || {
-                let usage = count(&folder);
-                if let Some(counted) = cache.layers.lock().get_mut(&id) {
-                    *counted = Counted {
-                        at: Instant::now(),
-                        under_way: false,
-                        usage,
-                    };
-                }
-            });
-        }
-        counted.usage.clone()
-    }
 }
 
 impl Runtime {
@@ -158,7 +104,7 @@ impl Runtime {
         let upper = self.config.writable(&record.id).join("upper");
         Ok(ContainerStats {
             cgroup,
-            writable_layer: self.stats.usage(&record.id, upper),
+            writable_layer: self.stats.layers.usage(&record.id, upper),
         })
     }
 
@@ -175,7 +121,7 @@ impl Runtime {
         let upper = self.config.writable(&record.id).join("upper");
         Ok(ContainerUsage {
             cgroup: cgroup.ok_or_else(|| Error::no_container(&record.id))?,
-            writable_layer: self.stats.usage(&record.id, upper),
+            writable_layer: self.stats.layers.usage(&record.id, upper),
         })
     }
 
@@ -210,36 +156,4 @@ fn most_readers() -> usize {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
     let limit = limit.and_then(|n| usize::try_from(n).ok());
     limit.unwrap_or(usize::MAX) / 2 / READER_DESCRIPTORS
-}
-
-/// None when the folder can't be read. Files that vanish meanwhile are passed over.
-fn count(folder: &Path) -> Option<LayerUsage> {
-    let mut usage = LayerUsage {
-        path: folder.to_owned(),
-        used_bytes: 0,
-        inodes_used: 0,
-        timestamp_ns: ids::now(),
-    };
-    let mut folders = vec![folder.to_owned()];
-    while let Some(folder) = folders.pop() {
-        let Ok(entries) = std::fs::read_dir(&folder) else {
-            if usage.inodes_used == 0 {
-                return None;
-            }
-            continue;
-        };
-        usage.inodes_used += 1;
-        for entry in entries.flatten() {
-            let Ok(metadata) = entry.metadata() else {
-                continue;
-            };
-            usage.used_bytes += metadata.blocks() * 512;
-            if metadata.is_dir() {
-                folders.push(entry.path());
-            } else {
-                usage.inodes_used += 1;
-            }
-        }
-    }
-    Some(usage)
 }

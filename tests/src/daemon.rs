@@ -40,6 +40,16 @@ impl Daemon {
         self.process.id()
     }
 
+    /// The processes of its pods' shims.
+    #[must_use]
+    pub fn shims(&self) -> Vec<rustix::process::Pid> {
+        let shims = crate::leaks::shims(&self.state());
+        shims
+            .into_iter()
+            .filter_map(rustix::process::Pid::from_raw)
+            .collect()
+    }
+
     /// Where its folders are.
     #[must_use]
     pub fn folder(&self) -> &Path {
@@ -133,10 +143,8 @@ impl Drop for Daemon {
         }
         drop(self.process.kill());
         drop(self.process.wait());
-        for pid in crate::leaks::shims(&self.state()) {
-            if let Some(pid) = rustix::process::Pid::from_raw(pid) {
-                let _gone = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
-            }
+        for pid in self.shims() {
+            let _gone = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
         }
         remove_own_groups(self.folder.path());
     }

@@ -90,6 +90,43 @@ async fn a_time_out_kills_the_command() {
 }
 
 #[tokio::test]
+async fn a_command_that_starts_after_its_time_out_does_not_stay() {
+    let node = Stand::start().await;
+    let (pod, id) = sleeper(&node).await;
+    let shim = node.daemon.shims()[0];
+    let signal = |signal| rustix::process::kill_process(shim, signal).unwrap();
+    let descriptors = || {
+        let folder = format!("/proc/{}/fd", node.daemon.pid());
+        std::fs::read_dir(folder).unwrap().count()
+    };
+    let before = descriptors();
+    signal(rustix::process::Signal::STOP);
+    let begun = Instant::now();
+    let late = exec(&node, &id, "touch /started; sleep 779", 1).await;
+    let took = begun.elapsed();
+    signal(rustix::process::Signal::CONT);
+    let late = late.unwrap_err();
+    assert_eq!(late.code(), Code::DeadlineExceeded, "{late}");
+    assert!(took < Duration::from_secs(4), "{took:?}");
+    // In the order of its requests: once this is answered the late one has been started.
+    exec(&node, &id, "true", 20).await.unwrap();
+    eventually("the late command is gone", || async {
+        let (left, _, _) = node
+            .client
+            .exec(&id, &["sh", "-c", "ps | grep '[s]leep 779'"])
+            .await;
+        left.is_empty()
+    })
+    .await;
+    eventually("its descriptors are closed", || async {
+        descriptors() <= before
+    })
+    .await;
+    node.client.remove_pod(&pod).await;
+    node.assert_clean().await;
+}
+
+#[tokio::test]
 async fn a_grandchild_that_holds_the_pipe_is_not_waited_for() {
     let node = Stand::start().await;
     let (pod, id) = sleeper(&node).await;

@@ -197,3 +197,84 @@ async fn image_mounts_show_a_folder_of_an_image() {
     stand.client.remove_pod(&pod).await;
     stand.assert_clean().await;
 }
+
+/// A file system whose server never answers, as a dead NFS server's.
+struct Dead {
+    at: std::path::PathBuf,
+    _server: std::fs::File,
+}
+
+impl Dead {
+    fn mount(at: &Path) -> Self {
+        use std::os::fd::AsRawFd;
+
+        std::fs::create_dir_all(at).unwrap();
+        let mut options = std::fs::File::options();
+        let server = options.read(true).write(true).open("/dev/fuse").unwrap();
+        let data = format!(
+            "fd={},rootmode=40000,user_id=0,group_id=0",
+            server.as_raw_fd()
+        );
+        let data = std::ffi::CString::new(data).unwrap();
+        let flags = rustix::mount::MountFlags::empty();
+        rustix::mount::mount("dead", at, "fuse", flags, data.as_c_str()).unwrap();
+        Self {
+            at: at.to_owned(),
+            _server: server,
+        }
+    }
+}
+
+impl Drop for Dead {
+    fn drop(&mut self) {
+        let status = Command::new("umount").arg("-l").arg(&self.at).status();
+        assert!(status.unwrap().success() || std::thread::panicking());
+    }
+}
+
+#[tokio::test]
+async fn a_source_whose_server_is_dead_is_named_and_holds_up_nobody() {
+    let stand = Stand::start().await;
+    let folder = tempfile::tempdir_in("/var/tmp").unwrap();
+    let dead = Dead::mount(&folder.path().join("dead"));
+    let config = stand.pod_config("nfs");
+    let pod = stand.client.run_pod(&config).await;
+    let mut container = stand.sleeper("late");
+    container.mounts = vec![bind(&dead.at.join("volume"), "/data")];
+    let request = CreateContainerRequest {
+        pod_sandbox_id: pod.clone(),
+        config: Some(container),
+        sandbox_config: Some(config.clone()),
+    };
+    // As many as the daemon has threads for its calls, and more.
+    let calls = (0..16).map(|attempt| {
+        let mut request = request.clone();
+        let metadata = &mut request.config.as_mut().unwrap().metadata;
+        metadata.as_mut().unwrap().attempt = attempt;
+        let mut runtime = stand.client.runtime();
+        tokio::spawn(async move { runtime.create_container(request).await })
+    });
+    let calls: Vec<_> = calls.collect();
+    let others = async {
+        let other = stand.pod_config("other");
+        let pod = stand.client.run_pod(&other).await;
+        let id = stand.client.run(&pod, &stand.sleeper("main"), &other).await;
+        assert_eq!(stand.client.exec(&id, &["echo", "fine"]).await.0, "fine\n");
+        stand.client.remove_pod(&pod).await;
+    };
+    let limit = std::time::Duration::from_secs(8);
+    tokio::time::timeout(limit, others)
+        .await
+        .expect("others go on");
+    for call in calls {
+        let limit = std::time::Duration::from_secs(20);
+        let answered = tokio::time::timeout(limit, call).await.expect("an answer");
+        let refused = answered.unwrap().unwrap_err();
+        assert_eq!(refused.code(), tonic::Code::DeadlineExceeded, "{refused}");
+        let path = dead.at.to_string_lossy();
+        assert!(refused.message().contains(&*path), "{refused}");
+    }
+    drop(dead);
+    stand.client.remove_pod(&pod).await;
+    stand.assert_clean().await;
+}

@@ -206,6 +206,8 @@ async fn the_network_outlives_the_daemon() {
     let address = addresses(&stand, &pod).await[0];
     answers(node, 28082).await;
     stand.daemon.kill();
+    // The pod's shim has the socket: no other program takes the port meanwhile.
+    std::net::TcpListener::bind("0.0.0.0:28082").unwrap_err();
     assert_eq!(get(node, 28082).await.as_deref(), Some("hello"));
     assert_eq!(get(address, 8080).await.as_deref(), Some("hello"));
     stand.daemon.restart().await;
@@ -225,6 +227,8 @@ async fn the_network_outlives_the_daemon() {
     let next = stand.client.run_pod(&stand.pod_config("next")).await;
     assert_ne!(addresses(&stand, &next).await, [address]);
     stand.client.remove_pod(&next).await;
+    std::net::TcpListener::bind("0.0.0.0:28082").unwrap_err();
     stand.client.remove_pod(&pod).await;
+    std::net::TcpListener::bind("0.0.0.0:28082").expect("the port is free");
     stand.assert_clean().await;
 }

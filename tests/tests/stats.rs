@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
 use joey_proto::cri::*;
-use joey_tests::{Stand, container_spec};
+use joey_tests::{Stand, container_spec, eventually};
 use tokio_stream::StreamExt;
 
 /// Keeps some memory and uses some processor time.
@@ -65,6 +65,11 @@ async fn a_containers_numbers_are_plausible() {
     assert!(number(memory.page_faults.as_ref()) > 1000);
     let layer = stats.writable_layer.unwrap();
     assert!(number(layer.inodes_used.as_ref()) >= 1);
+    eventually("the layer is counted anew", || async {
+        let now = container_stats(&stand, &id).await.writable_layer.unwrap();
+        number(now.inodes_used.as_ref()) >= 2 && now.timestamp > layer.timestamp
+    })
+    .await;
     assert!(layer.fs_id.unwrap().mountpoint.starts_with('/'));
     let now = std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)

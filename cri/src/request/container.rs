@@ -168,6 +168,8 @@ fn container_security(context: &cri::LinuxContainerSecurityContext) -> Result<Se
     }
     Ok(Security {
         privileged: context.privileged,
+        // Its pod's handler says.
+        privileged_without_host_devices: false,
         capabilities: context
             .capabilities
             .as_ref()

@@ -145,6 +145,7 @@ fn every_field_is_mapped() {
         mapped.security,
         Security {
             privileged: true,
+            privileged_without_host_devices: false,
             capabilities: Capabilities {
                 add: vec!["NET_ADMIN".into()],
                 ..Default::default()

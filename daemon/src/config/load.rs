@@ -211,6 +211,13 @@ mod tests {
         );
         assert!(error.contains("unknown key `max_downloads`"), "{error}");
         assert!(error.contains("max_concurrent_downloads"), "{error}");
+        files.write(
+            "conf.d/10.toml",
+            "[runtime.handlers.fast]\ncni_dir = \"/x\"\n",
+        );
+        let error = load(Some(&main)).unwrap_err().to_string();
+        assert!(error.contains("unknown key `cni_dir`"), "{error}");
+        assert!(error.contains("cni_conf_dir"), "{error}");
     }
 
     #[test]

@@ -282,9 +282,26 @@ pub struct Runtime {
 }
 
 /// `[runtime.handlers.NAME]`.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Handler {}
+pub struct Handler {
+    /// CNI configurations of its pods, whatever `network.mode`; empty: the node's network.
+    pub cni_conf_dir: PathBuf,
+    /// Of these configurations, how many a pod is attached to; 0: all.
+    pub cni_max_conf: usize,
+    /// Privileged containers get only the devices they ask for.
+    pub privileged_without_host_devices: bool,
+}
+
+impl Default for Handler {
+    fn default() -> Self {
+        Self {
+            cni_conf_dir: PathBuf::new(),
+            cni_max_conf: Network::default().cni_max_conf,
+            privileged_without_host_devices: false,
+        }
+    }
+}
 
 /// `[metrics]`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]

@@ -1,5 +1,6 @@
 //! What an operator may choose about pod networking.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -17,6 +18,15 @@ pub enum Mode {
     Builtin,
     /// Always CNI; not ready until there is a valid configuration.
     Cni,
+}
+
+/// A folder with CNI configurations.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CniFolder {
+    /// Where it is.
+    pub conf_dir: PathBuf,
+    /// How many of them, in lexical order, a pod is attached to. 0 means all.
+    pub max_conf: usize,
 }
 
 /// Configuration of [`crate::Network`].
@@ -43,6 +53,9 @@ pub struct NetworkConfig {
     /// How many CNI configurations, in lexical order, a pod is attached to: `eth0`, `eth1`, ….
     /// 0 means all.
     pub cni_max_conf: usize,
+    /// CNI configurations of their own, by runtime handler: their pods are attached by these,
+    /// whatever the mode.
+    pub handlers: BTreeMap<String, CniFolder>,
     /// How long one CNI plugin may run, in seconds.
     pub cni_timeout_seconds: u64,
     /// What must survive a reboot: address leases, CNI results.
@@ -65,6 +78,7 @@ impl Default for NetworkConfig {
             cni_conf_dir: PathBuf::from("/etc/cni/net.d"),
             cni_bin_dirs: vec![PathBuf::from("/opt/cni/bin"), PathBuf::from("/usr/lib/cni")],
             cni_max_conf: 1,
+            handlers: BTreeMap::new(),
             cni_timeout_seconds: 60,
             state_dir: PathBuf::from("/var/lib/joey/network"),
             run_dir: PathBuf::from("/run/joey/network"),

@@ -6,6 +6,7 @@ use crate::builtin::lease::LeaseError;
 use crate::builtin::{BuiltinAttachError, BuiltinDetachError, StartError, SweepError};
 use crate::cni::record::RecordError;
 use crate::cni::{CniAttachError, CniCheckError, CniDetachError, CniGcError};
+use crate::held::HoldError;
 use crate::ipnet::{IpNet, ParseIpNetError};
 use crate::netlink::NetlinkError;
 use crate::worker::{VisitError, WorkerError};
@@ -61,6 +62,15 @@ pub enum AttachError {
         /// The reason.
         #[source]
         source: LoopbackError,
+    },
+    /// A host port of a pod that CNI attaches is not free.
+    #[error("attach pod {pod_id}")]
+    Port {
+        /// The pod.
+        pod_id: String,
+        /// The reason.
+        #[source]
+        source: HoldError,
     },
     /// CNI refused.
     #[error("attach pod {pod_id} by CNI")]

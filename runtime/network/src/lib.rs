@@ -9,6 +9,7 @@ mod config;
 mod error;
 #[cfg(fuzzing)]
 pub mod fuzzing;
+mod held;
 mod ipnet;
 mod netlink;
 pub mod netns;
@@ -18,10 +19,11 @@ mod worker;
 
 pub use builtin::ipam::AddressError;
 pub use builtin::ports::PortError;
-pub use config::{Mode, NetworkConfig};
+pub use config::{CniFolder, Mode, NetworkConfig};
 pub use error::{
     AttachError, CheckError, DetachError, GcError, LoopbackError, OpenError, SetPodCidrError,
 };
+pub use held::HoldError;
 pub use ipnet::{IpNet, ParseIpNetError};
 pub use network::Network;
 pub use types::{

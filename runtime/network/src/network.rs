@@ -1,5 +1,7 @@
 //! The network of a node: which kind pods get, and the way to it.
 
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -10,6 +12,7 @@ use crate::config::{Mode, NetworkConfig};
 use crate::error::{
     AttachError, CheckError, DetachError, GcError, LoopbackError, OpenError, SetPodCidrError,
 };
+use crate::held::{Held, HoldError};
 use crate::ipnet::{IpNet, ParseIpNetError};
 use crate::netlink::{Batch, route};
 use crate::types::{AttachRequest, Attachment, CheckRequest, DetachRequest, Provider, Status};
@@ -26,6 +29,9 @@ pub struct Network {
     workers: Workers,
     builtin: Builtin,
     cni: Cni,
+    /// Of runtime handlers that have configurations of their own.
+    handlers: BTreeMap<String, Cni>,
+    held: Held,
     /// Why the built-in network is not there, while it should be.
     trouble: Mutex<Option<String>>,
     starting: tokio::sync::Mutex<()>,
@@ -42,16 +48,26 @@ impl Network {
             })?;
         }
         let workers = Workers::start(WORKERS)?;
-        let builtin = Builtin::open(&config, workers.clone()).map_err(OpenError::Leases)?;
+        let held = Held::new(config.host_ports_bind);
+        let builtin =
+            Builtin::open(&config, workers.clone(), held.clone()).map_err(OpenError::Leases)?;
         let cni = Cni::open(&config).map_err(OpenError::Records)?;
         if config.mode != Mode::Builtin {
             cni.start().await;
+        }
+        let mut handlers = BTreeMap::new();
+        for (name, folder) in &config.handlers {
+            let cni = Cni::of_handler(&config, folder.clone()).map_err(OpenError::Records)?;
+            cni.start().await;
+            handlers.insert(name.clone(), cni);
         }
         let network = Arc::new(Self {
             config,
             workers,
             builtin,
             cni,
+            handlers,
+            held,
             trouble: Mutex::new(None),
             starting: tokio::sync::Mutex::new(()),
         });
@@ -70,24 +86,56 @@ impl Network {
         if !valid_pod_id(&pod_id) {
             return Err(AttachError::PodId(pod_id));
         }
-        if self.provider() == Provider::Cni {
-            let brought_up = self.bring_up_loopback(request.netns.clone()).await;
-            if let Err(source) = brought_up {
-                return Err(AttachError::Loopback { pod_id, source });
+        let by_handler = self.handlers.get(&request.handler);
+        let by_cni = by_handler.or_else(|| (self.provider() == Provider::Cni).then_some(&self.cni));
+        if let Some(cni) = by_cni {
+            let attached = self.attach_by_cni(cni.clone(), request).await;
+            if attached.is_err() {
+                drop(self.held.take(&pod_id));
             }
-            let cni = self.cni.clone();
-            let work = tokio::spawn(async move { cni.attach(&request).await });
-            return match work.await {
-                Ok(Ok(attachment)) => Ok(attachment),
-                Ok(Err(source)) => Err(AttachError::Cni { pod_id, source }),
-                Err(source) => Err(AttachError::Aborted { pod_id, source }),
-            };
+            return attached;
         }
         if !self.builtin.started() {
             self.start_builtin().await.map_err(AttachError::Start)?;
         }
         let attached = self.builtin.attach(request).await;
         attached.map_err(|source| AttachError::Builtin { pod_id, source })
+    }
+
+    async fn attach_by_cni(
+        &self,
+        cni: Cni,
+        request: AttachRequest,
+    ) -> Result<Attachment, AttachError> {
+        let pod_id = request.pod_id.clone();
+        let brought_up = self.bring_up_loopback(request.netns.clone()).await;
+        if let Err(source) = brought_up {
+            return Err(AttachError::Loopback { pod_id, source });
+        }
+        if let Err(source) = self.held.hold(&pod_id, &request.port_mappings) {
+            return Err(AttachError::Port { pod_id, source });
+        }
+        let work = tokio::spawn(async move { cni.attach(&request).await });
+        match work.await {
+            Ok(Ok(attachment)) => Ok(attachment),
+            Ok(Err(source)) => Err(AttachError::Cni { pod_id, source }),
+            Err(source) => Err(AttachError::Aborted { pod_id, source }),
+        }
+    }
+
+    /// Hands over the sockets that hold a pod's host ports. They are let go with the process that
+    /// has them, so its shim is their place.
+    #[must_use]
+    pub fn take_sockets(&self, pod_id: &str) -> Vec<OwnedFd> {
+        self.held.take(pod_id)
+    }
+
+    /// Holds the host ports of a pod whose shim does not, as from before a restart.
+    ///
+    /// # Errors
+    /// Another program has taken one meanwhile.
+    pub fn hold_ports(&self, pod_id: &str, attachment: &Attachment) -> Result<(), HoldError> {
+        self.held.hold(pod_id, &attachment.port_mappings)
     }
 
     /// Detaches a pod by what attached it. Missing is success; works with the namespace gone.
@@ -108,7 +156,7 @@ impl Network {
             let work =
                 tokio::spawn(async move { cni.detach(&id, netns.as_deref(), &networks).await });
             match work.await {
-                Ok(Ok(())) => {}
+                Ok(Ok(())) => drop(self.held.take(&pod_id)),
                 Ok(Err(source)) => return Err(DetachError::Cni { pod_id, source }),
                 Err(source) => return Err(DetachError::Aborted { pod_id, source }),
             }
@@ -201,7 +249,11 @@ impl Network {
     /// Removes what belongs to pods that are not known. No pod may be attached meanwhile.
     pub async fn gc(&self, known_pod_ids: &[String]) -> Result<(), GcError> {
         let swept = self.builtin.sweep(known_pod_ids).await;
-        let collected = self.cni.gc(known_pod_ids).await;
+        self.cni.sweep(known_pod_ids).await;
+        let mut collected = self.cni.gc(known_pod_ids).await;
+        for cni in self.handlers.values() {
+            collected = collected.and(cni.gc(known_pod_ids).await);
+        }
         swept.map_err(GcError::Builtin)?;
         collected.map_err(GcError::Cni)
     }

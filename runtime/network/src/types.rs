@@ -75,6 +75,8 @@ pub struct AttachRequest {
     pub pod_namespace: String,
     /// Kubernetes UID of the pod.
     pub pod_uid: String,
+    /// Runtime handler of the pod; empty is the default one.
+    pub handler: String,
     /// Where the pod's network namespace is pinned.
     pub netns: PathBuf,
     /// Ports offered on the host.

@@ -251,10 +251,14 @@ fn a_restart_keeps_leases_ports_and_rules() {
         let first = network.attach(a.clone()).await.unwrap();
         serve_tcp(&a.netns, 80);
         let rules = run("nft list ruleset");
+        let sockets = network.take_sockets("a");
         drop(network);
+        std::net::TcpListener::bind("0.0.0.0:8080").expect_err("the taken sockets hold the port");
+        drop(sockets);
         run("nft flush ruleset");
         let network = Network::open(config).await.unwrap();
         assert_eq!(run("nft list ruleset"), rules);
+        network.hold_ports("a", &first).unwrap();
         std::net::TcpListener::bind("0.0.0.0:8080").expect_err("the port is held again");
         inside(&node.world(), || call_tcp(ip(NODE), 8080)).unwrap();
         let second = network.attach(b.clone()).await.unwrap();

@@ -12,7 +12,7 @@ use common::{
     serve_tcp,
 };
 use joey_network::{
-    AttachRequest, CheckRequest, Mode, Network, NetworkConfig, Protocol, Provider, netns,
+    AttachRequest, CheckRequest, CniFolder, Mode, Network, NetworkConfig, Protocol, Provider, netns,
 };
 
 const PLUGINS: &str = "/usr/lib/cni";
@@ -141,6 +141,15 @@ fn bridge_and_portmap() {
             ip(NODE)
         );
         inside(&node.world(), || call_tcp(ip(NODE), 8080)).expect("host port");
+        std::net::TcpListener::bind("0.0.0.0:8080").expect_err("the port is held for the pod");
+        let mut other = node.pod("other");
+        other.port_mappings = a.port_mappings.clone();
+        let refused = network.attach(other).await.unwrap_err();
+        let cause = std::error::Error::source(&refused).unwrap().to_string();
+        assert_eq!(
+            cause,
+            "host port tcp/8080 is taken by a program on the node"
+        );
         let attachment = network.attach(node.pod("c")).await.unwrap();
         let check = CheckRequest {
             pod_id: "c".to_owned(),
@@ -166,6 +175,7 @@ fn bridge_and_portmap() {
         gone.attachment = None;
         network.detach(gone.clone()).await.unwrap();
         network.detach(gone).await.unwrap();
+        std::net::TcpListener::bind("0.0.0.0:8080").expect("the port is free again");
         network.gc(&[]).await.unwrap();
         assert_eq!(leases(&node), 0);
         let rules = run("iptables-save -t nat 2>/dev/null; nft list ruleset");
@@ -248,6 +258,61 @@ fn auto_is_builtin_until_a_configuration_was_seen() {
         assert_eq!(log(&node), [""; 0]);
         network.detach(detach_request(&b, &cni)).await.unwrap();
         assert_eq!(log(&node), ["DEL scripted eth0 result"]);
+    });
+}
+
+#[test]
+fn a_handlers_own_configurations_are_for_its_pods() {
+    on_node(|node| async move {
+        write_plugin(&node, "scripted", RESULT);
+        let conf_dir = node.path("fast.d");
+        let folder = CniFolder {
+            conf_dir: conf_dir.clone(),
+            max_conf: 2,
+        };
+        let mut config = config(&node, Mode::Auto);
+        config.handlers.insert("fast".to_owned(), folder);
+        let network = Network::open(config.clone()).await.unwrap();
+        let mut a = node.pod("a");
+        a.handler = "fast".to_owned();
+        let refused = network.attach(a.clone()).await.unwrap_err();
+        let cause = std::error::Error::source(&refused).unwrap().to_string();
+        assert!(cause.contains("fast.d"), "{cause}");
+        for name in ["one", "two", "three"] {
+            let text = format!(r#"{{"cniVersion":"1.0.0","name":"{name}","type":"scripted"}}"#);
+            std::fs::write(conf_dir.join(format!("{name}.conf")), text).unwrap();
+        }
+        let mut attached = network.attach(a.clone()).await;
+        for _ in 0..100 {
+            if attached.is_ok() {
+                break;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            attached = network.attach(a.clone()).await;
+        }
+        let by_cni = attached.unwrap();
+        let names: Vec<_> = by_cni
+            .cni
+            .iter()
+            .map(|it| it.conf["name"].clone())
+            .collect();
+        assert_eq!(names, ["one", "three"]);
+        let b = node.pod("b");
+        let builtin = network.attach(b.clone()).await.unwrap();
+        assert_eq!(builtin.provider, Provider::Builtin, "other pods");
+
+        // After a restart without the handler its pods are taken down all the same.
+        drop(network);
+        config.handlers.clear();
+        let network = Network::open(config).await.unwrap();
+        assert_eq!(network.status().mode, Provider::Builtin, "not seen by auto");
+        log(&node);
+        network.detach(detach_request(&a, &by_cni)).await.unwrap();
+        assert_eq!(
+            log(&node),
+            ["DEL scripted eth1 result", "DEL scripted eth0 result"]
+        );
+        network.detach(detach_request(&b, &builtin)).await.unwrap();
     });
 }
 

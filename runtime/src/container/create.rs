@@ -49,8 +49,14 @@ impl Runtime {
     async fn create_new_container(
         self: Arc<Self>,
         pod: &Arc<Pod>,
-        config: ContainerConfig,
+        mut config: ContainerConfig,
     ) -> Result<String> {
+        let handler = &pod.record().config.runtime_handler;
+        config.security.privileged_without_host_devices = self
+            .config
+            .handlers
+            .get(handler)
+            .is_some_and(|handler| handler.privileged_without_host_devices);
         let _changing = pod.changing.read().await;
         if pod.record().state != PodState::Ready {
             return Err(Error::WrongState {
@@ -71,7 +77,7 @@ impl Runtime {
                 id: container.id().to_owned(),
             });
         }
-        self.validate(pod, &config)?;
+        self.validate(pod, &config).await?;
         let image = self.find_image(&config.image.id)?;
         let profile = oci::local_profile(&self.seccomp, &config.security)?;
         let edits = cdi::edits(&config)?;
@@ -114,6 +120,7 @@ impl Runtime {
             created_at: ids::now(),
             started: None,
             exit: None,
+            poststop_done: false,
             launch,
             lowers,
             mounted_images,
@@ -129,6 +136,8 @@ impl Runtime {
         }
         container.save(&self.container_records)?;
         undo.armed = false;
+        let upper = self.config.writable(container.id()).join("upper");
+        self.stats.layers.begin(container.id(), &upper);
         self.add_container(pod, &container);
         self.announce(pod, container.id(), EventKind::Created);
         Ok(container.id().to_owned())
@@ -141,7 +150,7 @@ impl Runtime {
         })
     }
 
-    fn validate(&self, pod: &Pod, config: &ContainerConfig) -> Result<()> {
+    async fn validate(&self, pod: &Pod, config: &ContainerConfig) -> Result<()> {
         if config.security.privileged && !pod.record().config.security.privileged {
             return Err(Error::invalid(
                 "a privileged container needs a privileged pod sandbox",
@@ -152,11 +161,15 @@ impl Runtime {
                 let path = mount.destination.display();
                 return Err(Error::invalid(format!("mount path {path} is not absolute")));
             }
-            if let MountSource::Host(path) = &mount.source {
-                std::fs::metadata(path)
-                    .map_err(|e| Error::file("find the mount source", path, e))?;
-            }
         }
+        let sources = config
+            .mounts
+            .iter()
+            .filter_map(|mount| match &mount.source {
+                MountSource::Host(path) => Some(self.host_paths.resolve(path)),
+                MountSource::Image { .. } => None,
+            });
+        futures::future::try_join_all(sources).await?;
         if let PidMode::Target(target) = &config.pid {
             let target = self.container(target)?;
             if target.record().pod_id != pod.id() {

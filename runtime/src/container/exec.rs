@@ -18,6 +18,7 @@ use crate::error::{Error, Result};
 use crate::model::ContainerState;
 use crate::oci;
 use crate::runtime::Runtime;
+use crate::wire::texts;
 
 /// Of a synchronous exec's output: the whole response stays under gRPC's 16 MiB.
 const MAX_OUTPUT_BYTES: usize = (16 << 20) - (64 << 10);
@@ -49,7 +50,7 @@ pub struct ExecConfig {
     pub user: Option<String>,
 }
 
-/// A process that runs in a container.
+/// A process that runs in a container. Dropped before its end it is killed.
 #[derive(Debug)]
 pub struct ExecSession {
     /// Written by the caller.
@@ -62,8 +63,17 @@ pub struct ExecSession {
     pub master: Option<OwnedFd>,
     container_id: String,
     exec_id: u64,
+    ended: bool,
     shim: Arc<Shim>,
     events: broadcast::Receiver<ShimEvent>,
+}
+
+impl Drop for ExecSession {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.shim.abandon(self.exec_id);
+        }
+    }
 }
 
 impl ExecSession {
@@ -75,6 +85,7 @@ impl ExecSession {
         loop {
             match self.events.recv().await {
                 Ok(ShimEvent::ExecExit(exit)) if exit.exec_id == self.exec_id => {
+                    self.ended = true;
                     return Ok(exit.code);
                 }
                 Ok(ShimEvent::Lost) | Err(RecvError::Closed) => {
@@ -143,12 +154,7 @@ impl Runtime {
         let request = Exec {
             container_id: record.id.clone(),
             process: Some(oci::exec_process(self, &record, &config)?),
-            cgroup_dirs: record
-                .cgroup
-                .dirs()
-                .iter()
-                .map(|path| path.to_string_lossy().into_owned())
-                .collect(),
+            cgroup_dirs: texts(&record.cgroup.dirs()),
             ..Exec::default()
         };
         // Before the call: a quick command ends before its reply is read.
@@ -165,6 +171,7 @@ impl Runtime {
             master: executed.master,
             container_id: record.id.clone(),
             exec_id: executed.exec_id,
+            ended: false,
             shim,
             events,
         })
@@ -173,14 +180,14 @@ impl Runtime {
     /// Runs a command to its end.
     ///
     /// # Errors
-    /// [`Error::TimedOut`] after `timeout`; the command is killed first.
+    /// [`Error::TimedOut`] after `timeout`; the command is killed first, or as soon as it starts.
     pub async fn exec_sync(
         &self,
         id: &str,
         command: Vec<String>,
         timeout: Option<Duration>,
     ) -> Result<ExecOutput> {
-        let started = Instant::now();
+        let deadline = timeout.map(|limit| Instant::now() + limit.min(LONGEST_GRACE));
         let config = ExecConfig {
             command,
             stdout: true,
@@ -188,30 +195,30 @@ impl Runtime {
             ..ExecConfig::default()
         };
         let text = config.command.join(" ");
-        let mut session = self.exec(id, config).await?;
-        match timeout {
-            None => finish(&mut session).await,
-            Some(limit) => {
-                match tokio::time::timeout_at(
-                    started + limit.min(LONGEST_GRACE),
-                    finish(&mut session),
-                )
-                .await
-                {
-                    Ok(finished) => finished,
-                    Err(_) => {
-                        if let Err(error) = session.kill().await {
-                            tracing::warn!(error = %error.chain(), "a late command runs on");
-                        }
-                        drop(tokio::time::timeout(KILL_GRACE, session.wait()).await);
-                        Err(Error::TimedOut {
-                            command: text,
-                            seconds: limit.as_secs(),
-                        })
-                    }
-                }
-            }
+        let timed_out = || Error::TimedOut {
+            command: text,
+            seconds: timeout.unwrap_or_default().as_secs(),
+        };
+        let Some(session) = within(deadline, self.exec(id, config)).await else {
+            return Err(timed_out());
+        };
+        let mut session = session?;
+        if let Some(finished) = within(deadline, finish(&mut session)).await {
+            return finished;
         }
+        if let Err(error) = session.kill().await {
+            tracing::warn!(error = %error.chain(), "a late command runs on");
+        }
+        drop(tokio::time::timeout(KILL_GRACE, session.wait()).await);
+        Err(timed_out())
+    }
+}
+
+/// None when `work` is not done at the deadline.
+async fn within<T>(deadline: Option<Instant>, work: impl Future<Output = T>) -> Option<T> {
+    match deadline {
+        Some(deadline) => tokio::time::timeout_at(deadline, work).await.ok(),
+        None => Some(work.await),
     }
 }
 

@@ -43,7 +43,12 @@ impl Runtime {
     }
 
     /// Records an end, once, and gives back what the container held while it ran.
-    pub(crate) async fn finish(&self, pod: &Pod, container: &Arc<Container>, exit: Exit) {
+    pub(crate) async fn finish(
+        self: &Arc<Self>,
+        pod: &Pod,
+        container: &Arc<Container>,
+        exit: Exit,
+    ) {
         if !container.end(exit) {
             return;
         }
@@ -61,6 +66,7 @@ impl Runtime {
         if let Err(error) = record.cgroup.remove().await {
             tracing::warn!(container = record.id, %error, "a cgroup stays behind");
         }
+        self.run_poststop_hooks(container);
     }
 }
 

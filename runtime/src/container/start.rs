@@ -1,6 +1,5 @@
 //! Starts a container's process.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use joey_proto::shim::{NamespaceMode as ShimNamespace, Rootfs, Start, StartReply};
@@ -20,6 +19,7 @@ use crate::model::{
 use crate::objects::{Container, Pod};
 use crate::oci;
 use crate::runtime::Runtime;
+use crate::wire::{text, texts};
 
 /// What a container that never started ends with, as containerd has it.
 const START_FAILED_CODE: i32 = 128;
@@ -104,6 +104,7 @@ impl Runtime {
                 }
                 self.save_container_or_warn(container);
                 self.announce(&pod, container.id(), EventKind::Stopped);
+                self.run_poststop_hooks(container);
                 Err(error)
             }
         }
@@ -154,7 +155,7 @@ impl Runtime {
             container_id: record.id.clone(),
             bundle: text(&bundle),
             rootfs: Some(self.rootfs(&pod_record, record)),
-            binds: oci::binds(self, &pod_record, record)?,
+            binds: oci::binds(self, &pod_record, record).await?,
             process: Some(oci::init_process(self, record)?),
             pid_mode: match &record.config.pid {
                 PidMode::Pod => ShimNamespace::Pod,
@@ -167,7 +168,7 @@ impl Runtime {
                 PidMode::Target(target) => self.container(target)?.id().to_owned(),
                 _ => String::new(),
             },
-            cgroup_dirs: group.dirs().iter().map(|path| text(path)).collect(),
+            cgroup_dirs: texts(&group.dirs()),
             oom_file: text(&group.oom_file()),
             log_path: record
                 .config
@@ -196,7 +197,7 @@ impl Runtime {
     fn rootfs(&self, pod: &PodRecord, record: &ContainerRecord) -> Rootfs {
         let writable = self.config.writable(&record.id);
         Rootfs {
-            lowers: record.lowers.iter().map(|path| text(path)).collect(),
+            lowers: texts(&record.lowers),
             upper: text(&writable.join("upper")),
             work: text(&writable.join("work")),
             readonly: record.config.security.readonly_rootfs,
@@ -254,8 +255,4 @@ pub(crate) fn started_from(reply: &StartReply) -> Started {
             groups: user.groups,
         },
     }
-}
-
-fn text(path: &Path) -> String {
-    path.to_string_lossy().into_owned()
 }

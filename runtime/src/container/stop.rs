@@ -85,7 +85,7 @@ impl Runtime {
     }
 
     /// Kills every process of a container and waits for its recorded end. Works without the shim.
-    pub(crate) async fn kill_container(&self, container: &Arc<Container>) -> Result<()> {
+    pub(crate) async fn kill_container(self: &Arc<Self>, container: &Arc<Container>) -> Result<()> {
         let record = container.record();
         if record.state() != ContainerState::Running {
             return Ok(());
@@ -106,7 +106,11 @@ impl Runtime {
 
     /// Records the end of a container whose shim does not tell it: from the shim's exit record, or
     /// with `cause`.
-    pub(crate) async fn end_without_shim(&self, container: &Arc<Container>, cause: Cause) {
+    pub(crate) async fn end_without_shim(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+        cause: Cause,
+    ) {
         let record = container.record();
         let folder = self.config.pod_folder(&record.pod_id);
         let exit = match read_exit_record(&folder, &record.id) {

@@ -131,6 +131,9 @@ pub struct User {
 pub struct Security {
     /// Every capability and device, nothing masked.
     pub privileged: bool,
+    /// A privileged container does not get the host's devices; said by the pod's runtime handler.
+    #[serde(default)]
+    pub privileged_without_host_devices: bool,
     /// Capability changes.
     pub capabilities: Capabilities,
     /// The user.
@@ -328,6 +331,9 @@ pub struct ContainerRecord {
     /// Set by an end.
     #[serde(default)]
     pub exit: Option<Exit>,
+    /// Its `poststop` hooks have run.
+    #[serde(default)]
+    pub poststop_done: bool,
     /// What runs, from the request and the image.
     #[serde(default)]
     pub launch: Launch,

@@ -27,7 +27,7 @@ struct Node {
 /// The cgroup limits of a container, device rules included.
 pub(crate) fn cgroup_resources(config: &ContainerConfig) -> Result<Resources> {
     let mut resources = config.resources.clone();
-    resources.devices = Some(if config.security.privileged {
+    resources.devices = Some(if has_host_devices(config) {
         vec![DeviceRule::allow_all()]
     } else {
         let mut rules = default_devices();
@@ -105,7 +105,7 @@ pub(crate) fn check_devices(config: &ContainerConfig) -> Result<()> {
 
 fn nodes(config: &ContainerConfig) -> Result<Vec<Node>> {
     let mut nodes = Vec::new();
-    if config.security.privileged {
+    if has_host_devices(config) {
         let every = Device {
             host_path: "/dev".into(),
             container_path: "/dev".into(),
@@ -133,6 +133,10 @@ fn asked_for(config: &ContainerConfig) -> Result<Vec<Node>> {
         }
     }
     Ok(nodes)
+}
+
+fn has_host_devices(config: &ContainerConfig) -> bool {
+    config.security.privileged && !config.security.privileged_without_host_devices
 }
 
 fn made_for_every_container(path: &Path) -> bool {

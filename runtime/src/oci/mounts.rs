@@ -4,31 +4,30 @@ use std::path::{Path, PathBuf};
 
 use joey_proto::shim::{self, Bind};
 
-use crate::error::{Error, Result};
-use crate::model::{
-    ContainerRecord, IdMapping, Mount, MountSource, NamespaceMode, PodRecord, Propagation,
-};
-use crate::runtime::Runtime;
-
 use super::devices::device_binds;
 use crate::container::IMAGE_VOLUME_ERROR;
+use crate::error::Result;
+use crate::model::{ContainerRecord, Mount, MountSource, NamespaceMode, PodRecord, Propagation};
+use crate::runtime::Runtime;
+use crate::wire::{id_mappings, text};
 
 /// Every bind mount, in the order they are made: parents before what is beneath them.
-pub(crate) fn binds(
+pub(crate) async fn binds(
     runtime: &Runtime,
     pod: &PodRecord,
     record: &ContainerRecord,
 ) -> Result<Vec<Bind>> {
     let mut binds = pod_files(runtime, pod, record);
-    for mount in &record.config.mounts {
-        binds.push(match &mount.source {
-            MountSource::Host(path) => host_bind(path, mount)?,
+    let mounts = record.config.mounts.iter().map(|mount| async move {
+        Ok(match &mount.source {
+            MountSource::Host(path) => host_bind(runtime.host_paths.resolve(path).await?, mount),
             MountSource::Image { id, sub_path, .. } => {
                 let layers = record.mounted_images.get(id).map(Vec::as_slice);
                 image_bind(mount, layers.unwrap_or_default(), sub_path)
             }
-        });
-    }
+        })
+    });
+    binds.extend(futures::future::try_join_all(mounts).await?);
     let mapped = pod.config.user_namespace.is_some();
     binds.extend(device_binds(&record.config, mapped)?);
     binds.sort_by_key(|bind| Path::new(&bind.destination).components().count());
@@ -73,10 +72,8 @@ fn pod_files(runtime: &Runtime, pod: &PodRecord, record: &ContainerRecord) -> Ve
     binds
 }
 
-fn host_bind(path: &Path, mount: &Mount) -> Result<Bind> {
-    let source =
-        std::fs::canonicalize(path).map_err(|e| Error::file("find the mount source", path, e))?;
-    Ok(Bind {
+fn host_bind(source: PathBuf, mount: &Mount) -> Bind {
+    Bind {
         source: text(&source),
         destination: text(&clean(&mount.destination)),
         readonly: mount.readonly,
@@ -88,10 +85,10 @@ fn host_bind(path: &Path, mount: &Mount) -> Result<Bind> {
             Propagation::Bidirectional => shim::Propagation::Bidirectional,
         }
         .into(),
-        uid_mappings: mappings(&mount.uids),
-        gid_mappings: mappings(&mount.gids),
+        uid_mappings: id_mappings(&mount.uids),
+        gid_mappings: id_mappings(&mount.gids),
         ..Bind::default()
-    })
+    }
 }
 
 fn image_bind(mount: &Mount, layers: &[PathBuf], sub_path: &str) -> Bind {
@@ -102,8 +99,8 @@ fn image_bind(mount: &Mount, layers: &[PathBuf], sub_path: &str) -> Bind {
         readonly: true,
         sub_path: sub_path.to_owned(),
         image_layers: layers.collect(),
-        uid_mappings: mappings(&mount.uids),
-        gid_mappings: mappings(&mount.gids),
+        uid_mappings: id_mappings(&mount.uids),
+        gid_mappings: id_mappings(&mount.gids),
         error_prefix: IMAGE_VOLUME_ERROR.into(),
         ..Bind::default()
     }
@@ -122,21 +119,6 @@ fn clean(path: &Path) -> PathBuf {
         }
     }
     cleaned
-}
-
-fn mappings(mappings: &[IdMapping]) -> Vec<shim::IdMapping> {
-    mappings
-        .iter()
-        .map(|mapping| shim::IdMapping {
-            host_id: mapping.host_id,
-            container_id: mapping.container_id,
-            size: mapping.size,
-        })
-        .collect()
-}
-
-fn text(path: &Path) -> String {
-    path.to_string_lossy().into_owned()
 }
 
 #[cfg(test)]

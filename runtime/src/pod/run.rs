@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use joey_cgroup::{Group, Resources};
 use joey_network::{AttachRequest, netns};
-use joey_proto::shim::{self, StartPod};
+use joey_proto::shim::StartPod;
 use joey_shim_client::Shim;
 use tracing::{Instrument as _, debug_span};
 
@@ -15,12 +15,11 @@ use crate::config::netns_path;
 use crate::error::{Error, Result};
 use crate::events::EventKind;
 use crate::ids;
-use crate::model::{
-    IdMapping, NamespaceMode, PodConfig, PodRecord, PodState, Protocol, RECORD_VERSION,
-};
+use crate::model::{NamespaceMode, PodConfig, PodRecord, PodState, Protocol, RECORD_VERSION};
 use crate::objects::Pod;
 use crate::oci;
 use crate::runtime::Runtime;
+use crate::wire::{id_mappings, texts};
 
 /// Of a pod's `/dev/shm`; the field's common default.
 const SHM_BYTES: u64 = 64 << 20;
@@ -56,7 +55,7 @@ impl Runtime {
             }
         }
         let handler = &config.runtime_handler;
-        if !handler.is_empty() && !self.config.handlers.contains(handler) {
+        if !handler.is_empty() && !self.config.handlers.contains_key(handler) {
             return Err(Error::invalid(format!(
                 "no runtime for handler {handler:?} is configured"
             )));
@@ -228,6 +227,7 @@ impl Runtime {
             } else {
                 let attached = self.attach_network(pod);
                 attached.instrument(debug_span!("attach network")).await?;
+                self.hand_over_ports(pod, &shim).await?;
             }
         }
         let record = pod.record();
@@ -258,6 +258,7 @@ impl Runtime {
             pod_name: config.name.clone(),
             pod_namespace: config.namespace.clone(),
             pod_uid: config.uid.clone(),
+            handler: config.runtime_handler.clone(),
             netns: netns_path(&record.id),
             port_mappings: config
                 .port_mappings
@@ -281,6 +282,16 @@ impl Runtime {
             })?;
         pod.change(|record| record.network = Some(attachment));
         Ok(())
+    }
+
+    /// Gives the sockets of the pod's host ports to its shim, which outlives this process.
+    pub(crate) async fn hand_over_ports(&self, pod: &Pod, shim: &Shim) -> Result<()> {
+        if !shim.can_hold_sockets() {
+            return Ok(());
+        }
+        shim.hold_sockets(self.network.take_sockets(pod.id()))
+            .await
+            .map_err(|e| Error::step("have the pod's shim hold the host ports", e))
     }
 }
 
@@ -358,22 +369,4 @@ fn sysctls(config: &PodConfig) -> BTreeMap<String, String> {
     }
     sysctls.extend(config.sysctls.clone());
     sysctls
-}
-
-fn id_mappings(mappings: &[IdMapping]) -> Vec<shim::IdMapping> {
-    mappings
-        .iter()
-        .map(|mapping| shim::IdMapping {
-            host_id: mapping.host_id,
-            container_id: mapping.container_id,
-            size: mapping.size,
-        })
-        .collect()
-}
-
-fn texts(paths: &[std::path::PathBuf]) -> Vec<String> {
-    paths
-        .iter()
-        .map(|path| path.to_string_lossy().into_owned())
-        .collect()
 }

@@ -91,10 +91,11 @@ impl Runtime {
             .iter()
             .map(|container| self.kill_container(container));
         let killed = futures::future::join_all(kills).await;
+        // The shim first: it holds the host ports, which are free for others once they are detached.
         let steps = [
             killed.into_iter().collect(),
-            self.detach_network(pod).await,
             self.end_shim(pod).await,
+            self.detach_network(pod).await,
             netns::unpin(&netns_path(pod.id()))
                 .map_err(|e| Error::step("unpin the network namespace", e)),
             self.remove_pod_cgroups(pod).await,

@@ -11,7 +11,7 @@ use super::detach::{Removal, forget_flows};
 use super::ipam::{AddressError, gateway};
 use super::lease::{Lease, LeaseError};
 use super::names::{format_mac, link_name, mac_of, parse_mac};
-use super::ports::{self, PortError};
+use super::ports::PortError;
 use super::{Builtin, Inner, rules};
 use crate::ipnet::IpNet;
 use crate::netlink::route::{self, Mac, VethPair};
@@ -151,7 +151,7 @@ impl Inner {
                 state.addresses.give_back(pod_id, &old.ips);
                 state.ports.give_back(pod_id, &old.ports);
             }
-            drop(state.held.remove(pod_id));
+            drop(self.held.take(pod_id));
             let again = before.map(|old| old.ips).filter(|_| request.ips.is_empty());
             lease.ips = state
                 .addresses
@@ -166,10 +166,9 @@ impl Inner {
             state.leases.insert(pod_id.clone(), kept);
             ports?;
         }
-        if self.config.host_ports_bind && !lease.ports.is_empty() {
-            let held = ports::hold(&lease.ports)?;
-            self.state().held.insert(pod_id.clone(), held);
-        }
+        self.held
+            .hold(pod_id, &lease.ports)
+            .map_err(PortError::from)?;
         self.store
             .write(&lease)
             .map_err(BuiltinAttachError::Lease)?;

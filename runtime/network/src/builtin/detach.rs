@@ -75,11 +75,11 @@ impl Inner {
         self.store
             .remove(pod_id)
             .map_err(BuiltinDetachError::Lease)?;
+        drop(self.held.take(pod_id));
         let mut state = self.state();
         state.leases.remove(pod_id);
         state.addresses.give_back(pod_id, &lease.ips);
         state.ports.give_back(pod_id, &lease.ports);
-        drop(state.held.remove(pod_id));
         drop(state);
         if removal == Removal::Later {
             self.reaper.later(lease.link);

@@ -18,10 +18,10 @@ pub(crate) mod rules;
 mod watch;
 
 use std::collections::{HashMap, HashSet};
-use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::config::NetworkConfig;
+use crate::held::Held;
 use crate::ipnet::IpNet;
 use crate::netlink::{NetlinkError, route};
 use crate::worker::{Home, WorkerError, Workers};
@@ -67,7 +67,6 @@ struct State {
     addresses: Addresses,
     ports: Ports,
     leases: HashMap<String, Lease>,
-    held: HashMap<String, Vec<OwnedFd>>,
     mtu: u32,
     watcher: Option<watch::Watcher>,
     reaping: Option<reap::Reaping>,
@@ -78,6 +77,7 @@ struct Inner {
     config: NetworkConfig,
     store: Store,
     workers: Workers,
+    held: Held,
     state: Mutex<State>,
     /// Held while the rules are brought in line with `state`.
     rules: Mutex<()>,
@@ -90,7 +90,11 @@ pub(crate) struct Builtin(Arc<Inner>);
 
 impl Builtin {
     /// Reads the leases; changes nothing yet. Wants a tokio runtime.
-    pub(crate) fn open(config: &NetworkConfig, workers: Workers) -> Result<Self, LeaseError> {
+    pub(crate) fn open(
+        config: &NetworkConfig,
+        workers: Workers,
+        held: Held,
+    ) -> Result<Self, LeaseError> {
         let (store, leases) = Store::open(config.state_dir.join("leases"))?;
         let mut state = State::default();
         for lease in leases {
@@ -102,6 +106,7 @@ impl Builtin {
             config: config.clone(),
             store,
             workers,
+            held,
             state: Mutex::new(state),
             rules: Mutex::new(()),
             reaper: reap::Reaper::default(),
@@ -165,9 +170,7 @@ impl Inner {
             state.addresses.set_ranges(&ranges);
             state.mtu = mtu.unwrap_or(FALLBACK_MTU);
         }
-        self.rebuild_rules(home)?;
-        self.hold_ports();
-        Ok(())
+        self.rebuild_rules(home)
     }
 
     fn choose_ranges(&self, home: &mut Home, asked: &[IpNet]) -> Result<Vec<IpNet>, HostError> {
@@ -228,24 +231,6 @@ impl Inner {
             .and_then(|answers| answers.check(|_, _| false))
             .map(drop)
             .map_err(HostError::Rules)
-    }
-
-    /// Takes up again the sockets for host ports of pods from before a restart.
-    fn hold_ports(&self) {
-        if !self.config.host_ports_bind {
-            return;
-        }
-        let mut state = self.state();
-        let State { leases, held, .. } = &mut *state;
-        for lease in leases.values().filter(|lease| !lease.ports.is_empty()) {
-            if held.contains_key(&lease.pod_id) {
-                continue;
-            }
-            match ports::hold(&lease.ports) {
-                Ok(sockets) => drop(held.insert(lease.pod_id.clone(), sockets)),
-                Err(error) => tracing::warn!(pod = lease.pod_id, %error, "host port is not held"),
-            }
-        }
     }
 
     fn sweep(&self, home: &mut Home, known: &HashSet<String>) -> Result<(), SweepError> {

@@ -1,12 +1,9 @@
-//! Host ports: who has which, and the sockets that keep other programs off them.
+//! Host ports: which pod has which.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::fd::OwnedFd;
+use std::net::IpAddr;
 
-use rustix::io::Errno;
-use rustix::net::{self, AddressFamily, SocketFlags, SocketType, ipproto, sockopt};
-
+use crate::held::HoldError;
 use crate::types::{PortMapping, Protocol};
 
 /// Why a host port can't be offered.
@@ -30,25 +27,9 @@ pub enum PortError {
         /// The port.
         port: u16,
     },
-    /// A program of the host has it.
-    #[error("host port {protocol}/{port} is taken by a program on the node")]
-    InUse {
-        /// Transport.
-        protocol: Protocol,
-        /// The port.
-        port: u16,
-    },
-    /// It can't be bound for another reason.
-    #[error("hold host port {protocol}/{port}")]
-    Bind {
-        /// Transport.
-        protocol: Protocol,
-        /// The port.
-        port: u16,
-        /// The reason.
-        #[source]
-        source: Errno,
-    },
+    /// The node does not give it.
+    #[error(transparent)]
+    Hold(#[from] HoldError),
     /// The mapping leads nowhere.
     #[error("host port {protocol}/{port} has no container port")]
     NoContainerPort {
@@ -142,87 +123,6 @@ impl Ports {
     }
 }
 
-/// Binds a socket for each port, so that no other program takes it while the pod has it. They
-/// are never read: the packets are sent on to the pod before sockets are looked up.
-pub(crate) fn hold(mappings: &[PortMapping]) -> Result<Vec<OwnedFd>, PortError> {
-    let mut held = Vec::new();
-    for mapping in mappings {
-        held.extend(hold_one(mapping)?);
-    }
-    Ok(held)
-}
-
-fn hold_one(mapping: &PortMapping) -> Result<Option<OwnedFd>, PortError> {
-    let (protocol, port) = (mapping.protocol, mapping.host_port);
-    if protocol == Protocol::Sctp {
-        // Most kernels have no SCTP sockets, so nothing else can take the port.
-        return Ok(None);
-    }
-    let any6 = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
-    let result = match mapping.host_ip {
-        Some(ip) => bind(protocol, SocketAddr::new(ip, port), true),
-        None => match bind(protocol, SocketAddr::new(any6, port), false) {
-            Err(Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL) => bind(
-                protocol,
-                SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port),
-                true,
-            ),
-            other => other,
-        },
-    };
-    match result {
-        Ok(fd) => Ok(Some(fd)),
-        Err(Errno::ADDRINUSE) => Err(PortError::InUse { protocol, port }),
-        Err(source) => Err(PortError::Bind {
-            protocol,
-            port,
-            source,
-        }),
-    }
-}
-
-fn bind(protocol: Protocol, address: SocketAddr, one_family: bool) -> Result<OwnedFd, Errno> {
-    match bind_once(protocol, address, one_family, false) {
-        // Connections that have ended linger for a minute; they are no reason to refuse, a
-        // listener is.
-        Err(Errno::ADDRINUSE) if protocol == Protocol::Tcp => {
-            bind_once(protocol, address, one_family, true)
-        }
-        other => other,
-    }
-}
-
-fn bind_once(
-    protocol: Protocol,
-    address: SocketAddr,
-    one_family: bool,
-    reuse: bool,
-) -> Result<OwnedFd, Errno> {
-    let family = if address.is_ipv6() {
-        AddressFamily::INET6
-    } else {
-        AddressFamily::INET
-    };
-    let (kind, number) = match protocol {
-        Protocol::Udp => (SocketType::DGRAM, ipproto::UDP),
-        Protocol::Tcp | Protocol::Sctp => (SocketType::STREAM, ipproto::TCP),
-    };
-    let fd = net::socket_with(family, kind, SocketFlags::CLOEXEC, Some(number))?;
-    sockopt::set_socket_reuseaddr(&fd, reuse)?;
-    // The address need not be there (yet).
-    if address.is_ipv6() {
-        sockopt::set_ipv6_v6only(&fd, one_family)?;
-        sockopt::set_ipv6_freebind(&fd, true)?;
-    } else {
-        sockopt::set_ip_freebind(&fd, true)?;
-    }
-    if protocol == Protocol::Udp {
-        sockopt::set_socket_recv_buffer_size(&fd, 1)?;
-    }
-    net::bind(&fd, &address)?;
-    Ok(fd)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -285,25 +185,5 @@ mod tests {
         let mut nowhere = mapping(80, None);
         nowhere.container_port = 0;
         ports.take("a", &[nowhere]).unwrap_err();
-    }
-
-    #[test]
-    fn a_listener_is_told_and_a_held_port_is_kept() {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let refused = hold(&[mapping(port, None)]).unwrap_err();
-        assert_eq!(
-            refused,
-            PortError::InUse {
-                protocol: Protocol::Tcp,
-                port
-            }
-        );
-        drop(listener);
-        let held = hold(&[mapping(port, None)]).unwrap();
-        assert_eq!(held.len(), 1);
-        std::net::TcpListener::bind(("127.0.0.1", port)).unwrap_err();
-        drop(held);
-        std::net::TcpListener::bind(("127.0.0.1", port)).unwrap();
     }
 }

@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::config::NetworkConfig;
+use crate::config::{CniFolder, NetworkConfig};
 use exec::Executor;
 pub(crate) use pod::{CniAttachError, CniCheckError, CniDetachError, CniGcError};
 use record::{RecordError, Records};
@@ -27,8 +27,8 @@ struct Inner {
     limit: usize,
     executor: Executor,
     records: Records,
-    /// Written when a configuration is first seen.
-    marker: PathBuf,
+    /// Written when a configuration is first seen; None: that is of no interest.
+    marker: Option<PathBuf>,
     seen: AtomicBool,
     state: Mutex<State>,
     refreshing: tokio::sync::Mutex<()>,
@@ -39,17 +39,38 @@ struct Inner {
 pub(crate) struct Cni(Arc<Inner>);
 
 impl Cni {
+    /// CNI by the node's own folder of configurations.
     pub(crate) fn open(config: &NetworkConfig) -> Result<Self, RecordError> {
-        let marker = config.state_dir.join("cni-seen");
+        let folder = CniFolder {
+            conf_dir: config.cni_conf_dir.clone(),
+            max_conf: config.cni_max_conf,
+        };
+        Self::open_in(config, folder, Some(config.state_dir.join("cni-seen")))
+    }
+
+    /// CNI by the folder of one runtime handler. What is made for pods is on record in the same
+    /// place: any of them takes it down.
+    pub(crate) fn of_handler(
+        config: &NetworkConfig,
+        folder: CniFolder,
+    ) -> Result<Self, RecordError> {
+        Self::open_in(config, folder, None)
+    }
+
+    fn open_in(
+        config: &NetworkConfig,
+        folder: CniFolder,
+        marker: Option<PathBuf>,
+    ) -> Result<Self, RecordError> {
         Ok(Self(Arc::new(Inner {
-            folder: config.cni_conf_dir.clone(),
-            limit: config.cni_max_conf,
+            folder: folder.conf_dir,
+            limit: folder.max_conf,
             executor: Executor {
                 folders: config.cni_bin_dirs.clone(),
                 timeout: Duration::from_secs(config.cni_timeout_seconds.max(1)),
             },
             records: Records::open(config.state_dir.join("cni"))?,
-            seen: AtomicBool::new(marker.exists()),
+            seen: AtomicBool::new(marker.as_ref().is_some_and(|marker| marker.exists())),
             marker,
             state: Mutex::default(),
             refreshing: tokio::sync::Mutex::default(),

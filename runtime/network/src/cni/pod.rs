@@ -199,9 +199,8 @@ impl Cni {
         Ok(())
     }
 
-    /// Takes down what is on record for pods not named here, and tells plugins (since 1.1) which
-    /// attachments are left.
-    pub(crate) async fn gc(&self, known: &[String]) -> Result<(), CniGcError> {
+    /// Takes down what is on record for pods not named here.
+    pub(crate) async fn sweep(&self, known: &[String]) {
         let names: HashSet<&str> = known.iter().map(String::as_str).collect();
         for pod_id in self.0.records.pods() {
             if names.contains(pod_id.as_str()) {
@@ -216,6 +215,10 @@ impl Cni {
                 tracing::warn!(pod_id, error = %chain(&error), "CNI leftovers stay behind");
             }
         }
+    }
+
+    /// Tells plugins (since 1.1) which attachments are left.
+    pub(crate) async fn gc(&self, known: &[String]) -> Result<(), CniGcError> {
         let lists = Arc::clone(&self.0.state().lists);
         for list in lists.iter() {
             if list.version >= Version::STATUS_AND_GC && !list.disable_gc {

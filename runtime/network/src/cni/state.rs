@@ -122,12 +122,13 @@ impl Inner {
     }
 
     fn remember(&self) {
+        let Some(marker) = &self.marker else { return };
         if self.seen.swap(true, Ordering::AcqRel) {
             return;
         }
         tracing::info!(folder = %self.folder.display(), "first CNI configuration seen");
-        if let Err(error) = std::fs::write(&self.marker, "") {
-            tracing::error!(path = %self.marker.display(), %error, "this can't be remembered");
+        if let Err(error) = std::fs::write(marker, "") {
+            tracing::error!(path = %marker.display(), %error, "this can't be remembered");
         }
     }
 
