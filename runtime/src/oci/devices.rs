@@ -123,14 +123,17 @@ fn asked_for(config: &ContainerConfig) -> Result<Vec<Node>> {
     for device in &config.devices {
         let path = std::fs::canonicalize(&device.host_path)
             .map_err(|e| Error::file("find the device", &device.host_path, e))?;
-        let before = nodes.len();
-        collect(&path, device, &mut nodes)?;
-        if nodes.len() == before {
+        let mut asked = Vec::new();
+        collect(&path, device, &mut asked)?;
+        if asked.is_empty() {
             return Err(Error::invalid(format!(
                 "{} is no device",
                 device.host_path.display()
             )));
         }
+        // A privileged container may ask for what it gets anyway, or for another in its place.
+        nodes.retain(|node| asked.iter().all(|other| other.path != node.path));
+        nodes.extend(asked);
     }
     Ok(nodes)
 }
@@ -209,6 +212,34 @@ mod tests {
         let rules = cgroup_resources(&config).unwrap().devices.unwrap();
         let last = rules.last().unwrap();
         assert!(last.allow && last.read && last.write && !last.mknod);
+    }
+
+    #[test]
+    fn privileged_has_the_hosts_devices_once_and_what_it_asks_for_in_their_place() {
+        let mut config = ContainerConfig::default();
+        config.security.privileged = true;
+        config.devices = ["/dev/kmsg", "/dev/zero"]
+            .map(|host| Device {
+                host_path: host.into(),
+                container_path: "/dev/kmsg".into(),
+                permissions: "r".into(),
+            })
+            .to_vec();
+        let kmsg = |config: &ContainerConfig| {
+            let devices = spec_devices(config).unwrap();
+            let minors = devices.iter().filter(|it| it["path"] == "/dev/kmsg");
+            minors
+                .map(|it| it["minor"].as_u64().unwrap())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(kmsg(&config), [5]);
+        assert!(spec_devices(&config).unwrap().len() > 1);
+        config.security.privileged_without_host_devices = true;
+        assert_eq!(spec_devices(&config).unwrap().len(), 1);
+        config.devices.clear();
+        assert_eq!(spec_devices(&config).unwrap().len(), 0);
+        config.security.privileged_without_host_devices = false;
+        assert_eq!(kmsg(&config), [11]);
     }
 
     #[test]
