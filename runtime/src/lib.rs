@@ -28,6 +28,7 @@ mod recorded;
 mod recover;
 mod resources;
 mod runtime;
+mod selinux;
 mod stats;
 mod wire;
 

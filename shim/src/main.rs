@@ -21,6 +21,7 @@ mod records;
 mod report;
 mod requests;
 mod rootfs;
+mod selinux;
 mod server;
 mod spec;
 mod stage;

@@ -37,6 +37,8 @@ pub struct Pod {
     pub gid_mappings: Vec<IdMapping>,
     /// Bytes of /dev/shm, 0 without.
     pub shm_bytes: u64,
+    /// What SELinux takes the files in /dev/shm for; empty: as any tmpfs.
+    pub shm_label: String,
 }
 
 impl Pod {
@@ -63,6 +65,7 @@ pub fn start_pod(request: &StartPod) -> Result<Pod> {
         uid_mappings: request.uid_mappings.clone(),
         gid_mappings: request.gid_mappings.clone(),
         shm_bytes: request.shm_bytes,
+        shm_label: request.selinux_label.clone(),
         ..Pod::default()
     };
     if !request.uid_mappings.is_empty() {

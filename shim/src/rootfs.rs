@@ -15,6 +15,7 @@ use rustix::mount::{
 
 use crate::error::{Failure, Result, Step};
 use crate::namespaces::{Pod, make_user};
+use crate::selinux;
 use crate::sys::{self, MountChange};
 use crate::template::{self, attach, clone_tree};
 
@@ -122,9 +123,14 @@ fn overlay_by_context(lowers: &[Layer], upper: Option<&Rootfs>) -> Result<OwnedF
         upper,
         work,
         volatile,
+        selinux_label,
         ..
     }) = upper
     {
+        if !selinux_label.is_empty() {
+            fsconfig_set_string(context, "context", selinux_label.as_str())
+                .step_with(|| format!("apply the SELinux label {selinux_label}"))?;
+        }
         fsconfig_set_string(context, "upperdir", upper.as_str())
             .step_with(|| format!("set upperdir {upper}"))?;
         fsconfig_set_string(context, "workdir", work.as_str())
@@ -169,9 +175,13 @@ fn overlay_by_path(lowers: &[Layer], upper: Option<&Rootfs>) -> Result<OwnedFd> 
             upper,
             work,
             volatile,
+            selinux_label,
             ..
         }) = upper
         {
+            if !selinux_label.is_empty() {
+                options.push_str(&format!(",context=\"{selinux_label}\""));
+            }
             for (key, path) in [("upperdir", upper), ("workdir", work)] {
                 let dir = open_dir(path)?;
                 options.push_str(&format!(",{key}=/proc/self/fd/{}", dir.as_raw_fd()));
@@ -285,6 +295,9 @@ fn open_volume(bind: &Bind, pod: &Pod) -> Result<Source> {
         paths.extend(bind.image_layers.iter().cloned());
         let tree = overlay(&layers(&paths, user.as_ref().map(IdMap::get))?, None)?;
         return Ok(Source::Image(tree));
+    }
+    if !bind.selinux_label.is_empty() {
+        selinux::relabel(&bind.source, &bind.selinux_label)?;
     }
     let tree = if bind.sub_path.is_empty() {
         clone_tree(CWD, &bind.source, bind.recursive)?

@@ -111,12 +111,15 @@ fn build(pod: &Pod) -> Result<OwnedFd> {
     if pod.shm_bytes > 0 {
         let (uid, gid) = pod.root_ids();
         let (size, uid, gid) = (pod.shm_bytes.to_string(), uid.to_string(), gid.to_string());
-        let options = [
+        let mut options = vec![
             ("size", size.as_str()),
             ("mode", "1777"),
             ("uid", uid.as_str()),
             ("gid", gid.as_str()),
         ];
+        if !pod.shm_label.is_empty() {
+            options.push(("context", pod.shm_label.as_str()));
+        }
         parts.push((tmpfs(&options).step("make the pod's /dev/shm")?, "shm"));
     }
     sys::unshare(libc::CLONE_NEWNS).step("copy the mount namespace")?;

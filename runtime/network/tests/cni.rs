@@ -240,7 +240,11 @@ fn auto_is_builtin_until_a_configuration_was_seen() {
             "10.conf",
             r#"{"cniVersion":"1.0.0","name":"n","type":"scripted"}"#,
         );
-        eventually("CNI is used", || network.status().mode == Provider::Cni).await;
+        eventually("CNI is used", || {
+            let status = network.status();
+            status.mode == Provider::Cni && status.ready
+        })
+        .await;
         let cni = network.attach(b.clone()).await.unwrap();
         assert_eq!(cni.provider, Provider::Cni);
         std::fs::remove_file(node.path("net.d/10.conf")).unwrap();

@@ -18,6 +18,7 @@ use crate::model::{
 use crate::objects::{Container, Pod};
 use crate::oci;
 use crate::runtime::Runtime;
+use crate::selinux;
 
 /// The kubelet tells an image volume's failure by this in front of the message.
 pub(crate) const IMAGE_VOLUME_ERROR: &str = "ImageVolumeMountFailed";
@@ -182,7 +183,7 @@ impl Runtime {
         oci::check_devices(config)?;
         oci::capabilities(&config.security)?;
         oci::check_apparmor(&self.features, &config.security.apparmor)?;
-        oci::check_selinux(&self.features, config.security.selinux.as_ref())
+        selinux::check(&self.features, config.security.selinux.as_ref())
     }
 
     fn make_folders(&self, pod: &Pod, container: &Container) -> Result<()> {

@@ -146,14 +146,12 @@ impl Runtime {
                 needs: "running",
             });
         }
-        let shim = self
-            .pod_of(&record)?
-            .shim()
-            .ok_or_else(|| Error::no_container(id))?;
+        let pod = self.pod_of(&record)?;
+        let shim = pod.shim().ok_or_else(|| Error::no_container(id))?;
         let (ours, theirs) = streams(&config)?;
         let request = Exec {
             container_id: record.id.clone(),
-            process: Some(oci::exec_process(self, &record, &config)?),
+            process: Some(oci::exec_process(self, &pod.record(), &record, &config)?),
             cgroup_dirs: texts(&record.cgroup.dirs()),
             ..Exec::default()
         };

@@ -19,6 +19,7 @@ use crate::model::{
 use crate::objects::{Container, Pod};
 use crate::oci;
 use crate::runtime::Runtime;
+use crate::selinux::Labels;
 use crate::wire::{text, texts};
 
 /// What a container that never started ends with, as containerd has it.
@@ -146,7 +147,10 @@ impl Runtime {
         let bundle = self.config.bundle(pod.id(), &record.id);
         let rootfs = bundle.join("rootfs");
         std::fs::create_dir_all(&rootfs).map_err(|e| Error::file("create", &rootfs, e))?;
-        let spec = oci::spec(&pod_record, record, &rootfs, self.cgroups.version())?;
+        let labels = Labels::of(&self.features, &pod_record, record);
+        let file_label = labels.map(|labels| labels.file).unwrap_or_default();
+        let version = self.cgroups.version();
+        let spec = oci::spec(&pod_record, record, &rootfs, version, &file_label)?;
         let spec_path = bundle.join("config.json");
         std::fs::write(&spec_path, spec).map_err(|e| Error::file("write", &spec_path, e))?;
 
@@ -154,9 +158,9 @@ impl Runtime {
         let request = Start {
             container_id: record.id.clone(),
             bundle: text(&bundle),
-            rootfs: Some(self.rootfs(&pod_record, record)),
-            binds: oci::binds(self, &pod_record, record).await?,
-            process: Some(oci::init_process(self, record)?),
+            rootfs: Some(self.rootfs(&pod_record, record, &file_label)),
+            binds: oci::binds(self, &pod_record, record, &file_label).await?,
+            process: Some(oci::init_process(self, &pod_record, record)?),
             pid_mode: match &record.config.pid {
                 PidMode::Pod => ShimNamespace::Pod,
                 PidMode::Container => ShimNamespace::Private,
@@ -194,7 +198,7 @@ impl Runtime {
         started.map_err(|e| Error::step(format!("start container {}", record.config.name), e))
     }
 
-    fn rootfs(&self, pod: &PodRecord, record: &ContainerRecord) -> Rootfs {
+    fn rootfs(&self, pod: &PodRecord, record: &ContainerRecord, label: &str) -> Rootfs {
         let writable = self.config.writable(&record.id);
         Rootfs {
             lowers: texts(&record.lowers),
@@ -204,6 +208,7 @@ impl Runtime {
             idmap_lowers: pod.config.user_namespace.is_some(),
             // CRI starts a container once; after a crash of the node its layer is of no use.
             volatile: pod.config.owner == Owner::Cri,
+            selinux_label: label.to_owned(),
         }
     }
 }

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::error::{Error, Result};
 use crate::model::{ContainerConfig, Device};
+use crate::wire::text;
 
 /// A node to be made in a container.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,8 +71,8 @@ pub(super) fn device_binds(config: &ContainerConfig, mapped: bool) -> Result<Vec
     let bound = nodes.filter(|node| node.is_bound(mapped));
     Ok(bound
         .map(|node| Bind {
-            source: node.host.to_string_lossy().into_owned(),
-            destination: node.path.to_string_lossy().into_owned(),
+            source: text(&node.host),
+            destination: text(&node.path),
             ..Bind::default()
         })
         .collect())
@@ -114,8 +115,15 @@ fn nodes(config: &ContainerConfig) -> Result<Vec<Node>> {
         collect(&every.host_path.clone(), &every, &mut nodes)?;
         nodes.retain(|node| !made_for_every_container(&node.path));
     }
-    nodes.extend(asked_for(config)?);
+    replace(&mut nodes, asked_for(config)?);
     Ok(nodes)
+}
+
+/// Adds devices in the place of those that have their paths: a privileged container may ask for
+/// one that it gets anyway, or for another in its place.
+fn replace(nodes: &mut Vec<Node>, asked: Vec<Node>) {
+    nodes.retain(|node| asked.iter().all(|other| other.path != node.path));
+    nodes.extend(asked);
 }
 
 fn asked_for(config: &ContainerConfig) -> Result<Vec<Node>> {
@@ -131,9 +139,7 @@ fn asked_for(config: &ContainerConfig) -> Result<Vec<Node>> {
                 device.host_path.display()
             )));
         }
-        // A privileged container may ask for what it gets anyway, or for another in its place.
-        nodes.retain(|node| asked.iter().all(|other| other.path != node.path));
-        nodes.extend(asked);
+        replace(&mut nodes, asked);
     }
     Ok(nodes)
 }
@@ -226,18 +232,18 @@ mod tests {
             })
             .to_vec();
         let kmsg = |config: &ContainerConfig| {
-            let devices = spec_devices(config).unwrap();
+            let devices = spec_devices(config, false).unwrap();
             let minors = devices.iter().filter(|it| it["path"] == "/dev/kmsg");
             minors
                 .map(|it| it["minor"].as_u64().unwrap())
                 .collect::<Vec<_>>()
         };
         assert_eq!(kmsg(&config), [5]);
-        assert!(spec_devices(&config).unwrap().len() > 1);
+        assert!(spec_devices(&config, false).unwrap().len() > 1);
         config.security.privileged_without_host_devices = true;
-        assert_eq!(spec_devices(&config).unwrap().len(), 1);
+        assert_eq!(spec_devices(&config, false).unwrap().len(), 1);
         config.devices.clear();
-        assert_eq!(spec_devices(&config).unwrap().len(), 0);
+        assert_eq!(spec_devices(&config, false).unwrap().len(), 0);
         config.security.privileged_without_host_devices = false;
         assert_eq!(kmsg(&config), [11]);
     }

@@ -14,7 +14,7 @@ pub(crate) use capabilities::capabilities;
 pub(crate) use devices::{cgroup_resources, check_devices};
 pub(crate) use environment::environment;
 pub(crate) use mounts::binds;
-pub(crate) use process::{check_apparmor, check_selinux, exec_process, init_process};
+pub(crate) use process::{check_apparmor, exec_process, init_process};
 pub(crate) use seccomp::{local_profile, seccomp};
 pub(crate) use signals::signal_number;
 pub(crate) use spec::spec;

@@ -16,11 +16,20 @@ pub(crate) async fn binds(
     runtime: &Runtime,
     pod: &PodRecord,
     record: &ContainerRecord,
+    file_label: &str,
 ) -> Result<Vec<Bind>> {
-    let mut binds = pod_files(runtime, pod, record);
+    let mut binds = pod_files(runtime, pod, record, file_label);
     let mounts = record.config.mounts.iter().map(|mount| async move {
         Ok(match &mount.source {
-            MountSource::Host(path) => host_bind(runtime.host_paths.resolve(path).await?, mount),
+            MountSource::Host(path) => {
+                let source = runtime.host_paths.resolve(path).await?;
+                let label = if mount.selinux_relabel {
+                    file_label
+                } else {
+                    ""
+                };
+                host_bind(source, mount, label)
+            }
             MountSource::Image { id, sub_path, .. } => {
                 let layers = record.mounted_images.get(id).map(Vec::as_slice);
                 image_bind(mount, layers.unwrap_or_default(), sub_path)
@@ -36,7 +45,12 @@ pub(crate) async fn binds(
 
 /// The files and the shared memory that every container of a pod sees, unless a mount of its own is
 /// in their place.
-fn pod_files(runtime: &Runtime, pod: &PodRecord, record: &ContainerRecord) -> Vec<Bind> {
+fn pod_files(
+    runtime: &Runtime,
+    pod: &PodRecord,
+    record: &ContainerRecord,
+    file_label: &str,
+) -> Vec<Bind> {
     let config = &record.config;
     let taken = |path: &str| {
         config
@@ -53,6 +67,7 @@ fn pod_files(runtime: &Runtime, pod: &PodRecord, record: &ContainerRecord) -> Ve
             source: text(&source),
             destination,
             readonly: config.security.readonly_rootfs,
+            selinux_label: file_label.to_owned(),
             ..Bind::default()
         })
         .collect();
@@ -72,7 +87,7 @@ fn pod_files(runtime: &Runtime, pod: &PodRecord, record: &ContainerRecord) -> Ve
     binds
 }
 
-fn host_bind(source: PathBuf, mount: &Mount) -> Bind {
+fn host_bind(source: PathBuf, mount: &Mount, label: &str) -> Bind {
     Bind {
         source: text(&source),
         destination: text(&clean(&mount.destination)),
@@ -87,6 +102,7 @@ fn host_bind(source: PathBuf, mount: &Mount) -> Bind {
         .into(),
         uid_mappings: id_mappings(&mount.uids),
         gid_mappings: id_mappings(&mount.gids),
+        selinux_label: label.to_owned(),
         ..Bind::default()
     }
 }

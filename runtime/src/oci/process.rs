@@ -7,11 +7,17 @@ use crate::apparmor;
 use crate::container::ExecConfig;
 use crate::error::{Error, Result};
 use crate::features::Features;
-use crate::model::{ContainerRecord, GroupPolicy, SecurityProfile, SelinuxOptions, User};
+use crate::model::{ContainerRecord, GroupPolicy, PodRecord, SecurityProfile, User};
 use crate::runtime::Runtime;
+use crate::selinux::Labels;
 
 /// A container's init.
-pub(crate) fn init_process(runtime: &Runtime, record: &ContainerRecord) -> Result<shim::Process> {
+pub(crate) fn init_process(
+    runtime: &Runtime,
+    pod: &PodRecord,
+    record: &ContainerRecord,
+) -> Result<shim::Process> {
+    let labels = Labels::of(&runtime.features, pod, record);
     let security = &record.config.security;
     let copy = runtime.config.seccomp_profile(&record.id);
     let filter = seccomp(&runtime.seccomp, security, &copy)?;
@@ -45,7 +51,7 @@ pub(crate) fn init_process(runtime: &Runtime, record: &ContainerRecord) -> Resul
         has_oom_score_adj: true,
         oom_score_adj: record.config.oom_score_adj.unwrap_or_default(),
         apparmor_profile: apparmor_profile(runtime, record),
-        selinux_label: String::new(),
+        selinux_label: labels.map(|labels| labels.process).unwrap_or_default(),
         terminal: record.config.tty,
         umask: 0,
     })
@@ -54,10 +60,11 @@ pub(crate) fn init_process(runtime: &Runtime, record: &ContainerRecord) -> Resul
 /// A further process of a container: as its init but for what the exec asks.
 pub(crate) fn exec_process(
     runtime: &Runtime,
+    pod: &PodRecord,
     record: &ContainerRecord,
     exec: &ExecConfig,
 ) -> Result<shim::Process> {
-    let mut process = init_process(runtime, record)?;
+    let mut process = init_process(runtime, pod, record)?;
     process.args = exec
         .command
         .iter()
@@ -96,20 +103,6 @@ pub(crate) fn check_apparmor(features: &Features, profile: &SecurityProfile) -> 
         )),
         _ => Ok(()),
     }
-}
-
-/// # Errors
-/// [`Error::Unsupported`] where a label is asked for: a container must not run without it unseen.
-pub(crate) fn check_selinux(features: &Features, label: Option<&SelinuxOptions>) -> Result<()> {
-    let why = match label {
-        None => return Ok(()),
-        Some(_) if features.selinux => "Joey does not set labels",
-        Some(_) => "the kernel has no SELinux",
-    };
-    Err(Error::Unsupported {
-        what: "an SELinux label".into(),
-        why: why.into(),
-    })
 }
 
 fn apparmor_profile(runtime: &Runtime, record: &ContainerRecord) -> String {

@@ -18,6 +18,7 @@ pub(crate) fn spec(
     record: &ContainerRecord,
     rootfs: &Path,
     cgroups: Version,
+    file_label: &str,
 ) -> Result<Vec<u8>> {
     let security = &record.config.security;
     let (masked, readonly) = if security.privileged {
@@ -33,7 +34,7 @@ pub(crate) fn spec(
             "args": record.launch.args,
             "cwd": "/",
         },
-        "mounts": mounts(pod, security.privileged),
+        "mounts": mounts(pod, security.privileged, file_label),
         "hooks": record.edits.spec_hooks(),
         "linux": {
             "namespaces": namespaces(pod, record, cgroups),
@@ -66,7 +67,7 @@ fn namespaces(pod: &PodRecord, record: &ContainerRecord, cgroups: Version) -> Ve
         .collect()
 }
 
-fn mounts(pod: &PodRecord, privileged: bool) -> Vec<Value> {
+fn mounts(pod: &PodRecord, privileged: bool, file_label: &str) -> Vec<Value> {
     let mount = |kind: &str, source: &str, destination: &str, options: &[&str]| json!({ "type": kind, "source": source, "destination": destination, "options": options });
     let sysfs_options: &[&str] = if privileged {
         &["nosuid", "noexec", "nodev", "rw"]
@@ -106,6 +107,14 @@ fn mounts(pod: &PodRecord, privileged: bool) -> Vec<Value> {
     // The message queues of the host's IPC namespace can't be mounted from a user namespace.
     if pod.config.ipc == NamespaceMode::Node && pod.config.user_namespace.is_some() {
         mounts.retain(|mount| mount["type"] != "mqueue");
+    }
+    if !file_label.is_empty() {
+        let labelled = |mount: &&mut Value| mount["type"] == "tmpfs" || mount["type"] == "devpts";
+        for mount in mounts.iter_mut().filter(labelled) {
+            if let Some(options) = mount["options"].as_array_mut() {
+                options.push(json!(format!("context=\"{file_label}\"")));
+            }
+        }
     }
     mounts
 }

@@ -19,6 +19,7 @@ use crate::model::{NamespaceMode, PodConfig, PodRecord, PodState, Protocol, RECO
 use crate::objects::Pod;
 use crate::oci;
 use crate::runtime::Runtime;
+use crate::selinux::{self, Labels};
 use crate::wire::{id_mappings, texts};
 
 /// Of a pod's `/dev/shm`; the field's common default.
@@ -72,7 +73,7 @@ impl Runtime {
             }
         }
         oci::check_apparmor(&self.features, &config.security.apparmor)?;
-        oci::check_selinux(&self.features, config.security.selinux.as_ref())?;
+        selinux::check(&self.features, config.security.selinux.as_ref())?;
         if config.user_namespace.is_some() && config.network == NamespaceMode::Node {
             return Err(Error::invalid(
                 "a pod with a user namespace can't use the host's network",
@@ -203,12 +204,12 @@ impl Runtime {
 
         let group = self.init_group(id, config).await?;
         let cgroup_dirs = group.as_ref().map(|group| texts(&group.dirs()));
-        let request = start_pod_request(
-            id,
-            config,
-            host_name.clone(),
-            cgroup_dirs.unwrap_or_default(),
-        );
+        let labels = Labels::of_pod(&self.features, &record);
+        let request = StartPod {
+            cgroup_dirs: cgroup_dirs.unwrap_or_default(),
+            selinux_label: labels.map(|labels| labels.file).unwrap_or_default(),
+            ..start_pod_request(id, config, host_name.clone())
+        };
         let started = shim.start_pod(request);
         let started = started.instrument(debug_span!("make namespaces")).await;
         if let Some(group) = group {
@@ -295,12 +296,7 @@ impl Runtime {
     }
 }
 
-fn start_pod_request(
-    id: &str,
-    config: &PodConfig,
-    host_name: String,
-    cgroup_dirs: Vec<String>,
-) -> StartPod {
+fn start_pod_request(id: &str, config: &PodConfig, host_name: String) -> StartPod {
     let mappings = config.user_namespace.as_ref();
     let own_network = config.network != NamespaceMode::Node;
     let own_ipc = config.ipc != NamespaceMode::Node;
@@ -319,7 +315,7 @@ fn start_pod_request(
         },
         sysctls: sysctls(config).into_iter().collect(),
         shm_bytes: if own_ipc { SHM_BYTES } else { 0 },
-        cgroup_dirs,
+        ..StartPod::default()
     }
 }
 
