@@ -67,13 +67,14 @@ impl RecordStore {
         let temporary = self.folder.join(format!(".{id}.tmp"));
         let bytes = serde_json::to_vec(record)
             .map_err(|e| Error::step(format!("encode record {}", path.display()), e))?;
-        let written = std::fs::File::options()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&temporary)
+        let written = joey_failpoint::hit("record.create")
+            .and_then(|()| {
+                let mut options = std::fs::File::options();
+                options.write(true).create(true).truncate(true).mode(0o600);
+                options.open(&temporary)
+            })
             .and_then(|mut file| file.write_all(&bytes))
+            .and_then(|()| joey_failpoint::hit("record.rename"))
             .and_then(|()| std::fs::rename(&temporary, &path));
         if let Err(error) = written {
             drop(std::fs::remove_file(&temporary));
@@ -86,7 +87,7 @@ impl RecordStore {
     /// Deletes a record; an absent one is fine.
     pub(crate) fn remove(&self, id: &str) -> Result<()> {
         let path = self.path(id);
-        match std::fs::remove_file(&path) {
+        match joey_failpoint::hit("record.remove").and_then(|()| std::fs::remove_file(&path)) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 Err(Error::file("remove", path, error))
             }

@@ -61,8 +61,8 @@ impl Entry {
     /// Enters the v1 folders; called by the child.
     pub fn enter(&self) -> Result<()> {
         for (dir, file) in &self.tasks {
-            (&*file)
-                .write_all(b"0")
+            joey_failpoint::hit("cgroup.enter")
+                .and_then(|()| (&*file).write_all(b"0"))
                 .step_with(|| format!("enter cgroup {dir}"))?;
         }
         Ok(())

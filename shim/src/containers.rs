@@ -190,7 +190,8 @@ impl Shim {
         self.deleted_oom_kills += deleted
             .and_then(|container| container.exit)
             .map_or(0, |exit| exit.oom_kills);
-        drop(std::fs::remove_file(records::path(&self.run_dir, id)));
+        let record = records::path(&self.run_dir, id);
+        drop(joey_failpoint::hit("exit.remove").and_then(|()| std::fs::remove_file(record)));
         Ok(())
     }
 }

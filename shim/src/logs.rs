@@ -45,6 +45,7 @@ pub struct LogFile {
 pub struct Line(Vec<u8>);
 
 fn open(path: &PathBuf) -> io::Result<File> {
+    joey_failpoint::hit("log.open")?;
     OpenOptions::new()
         .append(true)
         .create(true)

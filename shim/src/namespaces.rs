@@ -118,6 +118,7 @@ fn write_mapping(path: &str, mappings: &[IdMapping]) -> std::io::Result<()> {
             mapping.container_id, mapping.host_id, mapping.size
         ));
     }
+    joey_failpoint::hit("namespace.map")?;
     // One write: the kernel takes the whole mapping at once.
     fs::OpenOptions::new()
         .write(true)
@@ -268,9 +269,8 @@ fn write_sysctl(key: &str, value: &str) -> Result<()> {
             format!("set sysctl {key}: not a sysctl's name"),
         ));
     }
-    fs::OpenOptions::new()
-        .write(true)
-        .open(&path)
+    joey_failpoint::hit("sysctl.write")
+        .and_then(|()| fs::OpenOptions::new().write(true).open(&path))
         .and_then(|mut file| file.write_all(value.as_bytes()))
         .step_with(|| format!("set sysctl {key}={value}"))
 }

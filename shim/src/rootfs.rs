@@ -85,6 +85,7 @@ fn overlay(lowers: &[Layer], upper: Option<&Rootfs>) -> Result<OwnedFd> {
             Layer::Tree(tree) => clone_tree(tree.as_fd(), "", false),
         };
     }
+    joey_failpoint::hit("mount.overlay")?;
     if !appends_layers() {
         return overlay_by_path(lowers, upper);
     }
@@ -227,6 +228,7 @@ fn stage_area() -> Result<(OwnedFd, OwnedFd)> {
     sys::unshare(libc::CLONE_NEWNS).step("copy the mount namespace")?;
     let all = rustix::mount::MountPropagationFlags::DOWNSTREAM
         | rustix::mount::MountPropagationFlags::REC;
+    joey_failpoint::hit("mount.change").step("keep mounts from the host")?;
     rustix::mount::mount_change("/", all).step("keep mounts from the host")?;
     let area = template::tmpfs(&[("size", "1m"), ("mode", "0700")])?;
     attach(area.as_fd(), CWD, "/sys").step("attach the staging folder")?;

@@ -84,6 +84,7 @@ enum Source {
 
 /// Runs the shim: `joey-shim POD RUN_DIR [stdin]`; with `stdin` that is the first connection.
 pub fn run(args: &[String]) -> i32 {
+    joey_failpoint::become_role(joey_failpoint::Role::Shim);
     let [_, _pod, run_dir, rest @ ..] = args else {
         return 2;
     };
@@ -126,6 +127,7 @@ fn prepare(run_dir: &str, inherited: Option<&str>) -> Result<(Shim, SignalFd, Ow
         .step("become a subreaper")?;
     let signals = block_signals().step("block the signals")?;
     let run_dir = PathBuf::from(run_dir);
+    joey_failpoint::hit("exit.folder.create").step("make the folder of exit records")?;
     fs::create_dir_all(run_dir.join("exits")).step("make the folder of exit records")?;
     let listener = bind_socket(&run_dir).step("listen on the shim's socket")?;
     let mut shim = Shim {
@@ -176,6 +178,7 @@ fn bind_socket(run_dir: &std::path::Path) -> Result<OwnedFd> {
         "/proc/self/fd/{}/shim.sock",
         std::os::fd::AsRawFd::as_raw_fd(&dir)
     );
+    joey_failpoint::hit("shim.listen")?;
     bind(&socket, &SocketAddrUnix::new(short)?)?;
     fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
     listen(&socket, 16)?;

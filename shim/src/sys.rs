@@ -20,6 +20,7 @@ pub struct Fork<'a> {
 
 /// Forks; the child runs `child`, leaves with its result and never returns.
 pub fn fork(options: &Fork<'_>, child: impl FnOnce() -> i32) -> io::Result<Pid> {
+    joey_failpoint::hit("process.fork")?;
     // SAFETY: zero is a valid value of every field of clone_args.
     let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
     if options.sibling {
@@ -43,6 +44,7 @@ pub fn fork(options: &Fork<'_>, child: impl FnOnce() -> i32) -> io::Result<Pid> 
     match pid {
         -1 => Err(io::Error::last_os_error()),
         0 => {
+            joey_failpoint::become_role(joey_failpoint::Role::Worker);
             let code = catch_unwind(AssertUnwindSafe(child)).unwrap_or(101);
             // SAFETY: _exit has no preconditions; the copy of the parent's state is not dropped.
             unsafe { libc::_exit(code) }
@@ -82,6 +84,7 @@ pub struct MountChange<'a> {
 
 /// Changes the mount that `mount` stands for.
 pub fn mount_setattr(mount: BorrowedFd<'_>, change: &MountChange<'_>) -> io::Result<()> {
+    joey_failpoint::hit("mount.change")?;
     let mut attr = libc::mount_attr {
         attr_set: change.set,
         attr_clr: change.clear,
@@ -148,6 +151,7 @@ fn close_range(first: RawFd, last: RawFd, flags: libc::c_uint) {
 
 /// Unshares namespaces (`CLONE_NEW*` bits).
 pub fn unshare(flags: libc::c_int) -> io::Result<()> {
+    joey_failpoint::hit("namespace.make")?;
     // SAFETY: the process has one thread; no descriptor table is shared.
     if unsafe { libc::unshare(flags) } == 0 {
         Ok(())
@@ -158,6 +162,7 @@ pub fn unshare(flags: libc::c_int) -> io::Result<()> {
 
 /// Joins the namespaces `flags` of a namespace descriptor or a pidfd.
 pub fn setns(fd: BorrowedFd<'_>, flags: libc::c_int) -> io::Result<()> {
+    joey_failpoint::hit("namespace.enter")?;
     // SAFETY: plain system call on an owned descriptor.
     if unsafe { libc::setns(fd.as_raw_fd(), flags) } == 0 {
         Ok(())
@@ -322,6 +327,9 @@ pub fn execve(
     args: &[std::ffi::CString],
     env: &[std::ffi::CString],
 ) -> io::Error {
+    if let Err(error) = joey_failpoint::hit("process.exec") {
+        return error;
+    }
     let list = |strings: &[std::ffi::CString]| {
         strings
             .iter()

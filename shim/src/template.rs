@@ -33,6 +33,7 @@ const HELPER_SECONDS: u64 = 30;
 
 /// A detached tmpfs.
 pub fn tmpfs(options: &[(&str, &str)]) -> Result<OwnedFd> {
+    joey_failpoint::hit("mount.tmpfs").step("open a tmpfs")?;
     let context = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC).step("open a tmpfs")?;
     for (key, value) in options {
         fsconfig_set_string(context.as_fd(), *key, *value)
@@ -54,6 +55,7 @@ pub fn clone_tree(dir: BorrowedFd<'_>, path: &str, recursive: bool) -> Result<Ow
     if recursive {
         flags |= OpenTreeFlags::AT_RECURSIVE;
     }
+    joey_failpoint::hit("mount.clone")?;
     Ok(open_tree(dir, path, flags)?)
 }
 
@@ -63,6 +65,7 @@ pub fn attach(mount: BorrowedFd<'_>, dir: BorrowedFd<'_>, path: &str) -> Result<
     if path.is_empty() {
         flags |= MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
     }
+    joey_failpoint::hit("mount.attach")?;
     Ok(move_mount(mount, "", dir, path, flags)?)
 }
 
@@ -152,6 +155,7 @@ fn build(pod: &Pod) -> Result<OwnedFd> {
 /// Makes a detached mount the root, and lets go of everything else.
 fn enter_root(root: BorrowedFd<'_>) -> Result<()> {
     let all = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
+    joey_failpoint::hit("mount.root").step("change the root")?;
     mount_change("/", all).step("keep mounts from the host")?;
     attach(root, CWD, "/proc").step("attach the new root")?;
     rustix::process::fchdir(root).step("enter the new root")?;

@@ -204,6 +204,7 @@ fn small_tree(template: &OwnedFd) -> Result<Places> {
 fn host_tree(rootfs_path: &str) -> Result<Places> {
     const CGROUPS: &str = "/sys/fs/cgroup";
     sys::unshare(libc::CLONE_NEWNS).step("copy the mount namespace")?;
+    joey_failpoint::hit("mount.change").step("keep mounts from the host")?;
     mount_change(
         "/",
         MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC,
@@ -305,7 +306,9 @@ fn run_libcontainer(id: &str, prepared: &Prepared, places: &Places, executor: Fi
         fs::create_dir(dir).step_with(|| format!("make {}", dir.display()))?;
     }
     let config = serde_json::to_vec(&prepared.spec).map_err(|error| Failure::from_chain(&error))?;
-    fs::write(bundle.join("config.json"), config).step("write the container's spec")?;
+    joey_failpoint::hit("spec.write")
+        .and_then(|()| fs::write(bundle.join("config.json"), config))
+        .step("write the container's spec")?;
     let stage = Rc::clone(&executor.0);
     let build = || {
         ContainerBuilder::new(id.to_owned(), SyscallType::Linux)

@@ -270,10 +270,12 @@ impl Staged {
             sources: vec![self.job.blob],
         };
         let text = encode(self.job.chain_id, &present)?;
+        joey_failpoint::hit("image.layer.record").map_err(LayerError::Store)?;
         std::fs::write(folder.join(LAYER_RECORD), text).map_err(LayerError::Store)?;
         let place = core.layout.layer(&self.job.chain_id);
         // What a dead process left there is not known to be whole.
         core.layout.discard(&place).map_err(LayerError::Store)?;
+        joey_failpoint::hit("image.layer.rename").map_err(LayerError::Store)?;
         std::fs::rename(folder, &place).map_err(LayerError::Store)?;
         core.objects.insert(Key::Layer(self.job.chain_id), present);
         Ok(())

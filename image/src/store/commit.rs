@@ -121,6 +121,7 @@ async fn keep_blob(core: &Arc<Core>, digest: Digest, bytes: Bytes) -> Result<(),
 async fn sync_all(core: &Arc<Core>) -> Result<(), CommitError> {
     let root = core.layout.root.clone();
     core.blocking(move || {
+        joey_failpoint::hit("image.sync")?;
         let root = std::fs::File::open(root)?;
         Ok(rustix::fs::syncfs(root)?)
     })

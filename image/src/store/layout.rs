@@ -119,6 +119,7 @@ impl Layout {
     /// A new folder to write a layer in.
     pub fn stage(&self) -> io::Result<PathBuf> {
         let folder = self.staging().join(self.unique());
+        joey_failpoint::hit("image.stage")?;
         fs::create_dir(&folder)?;
         Ok(folder)
     }
@@ -127,6 +128,7 @@ impl Layout {
     /// fine.
     pub fn discard(&self, path: &Path) -> io::Result<PathBuf> {
         let place = self.trash().join(self.unique());
+        joey_failpoint::hit("image.discard")?;
         match fs::rename(path, &place) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(place),
@@ -173,11 +175,13 @@ pub(crate) fn replace(path: &Path, content: &[u8], durability: Durability) -> io
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let temporary = folder.join(format!(".{name}.{:08x}.tmp", rand::random::<u32>()));
     let write = || {
+        joey_failpoint::hit("image.file.create")?;
         let mut file = File::create_new(&temporary)?;
         file.write_all(content)?;
         if durability == Durability::Synced {
             file.sync_data()?;
         }
+        joey_failpoint::hit("image.file.rename")?;
         fs::rename(&temporary, path)
     };
     if let Err(error) = write() {
@@ -193,6 +197,7 @@ pub(crate) fn replace(path: &Path, content: &[u8], durability: Durability) -> io
 
 /// Makes renames and removals in a folder durable. Blocks.
 pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
+    joey_failpoint::hit("image.sync")?;
     File::open(folder)?.sync_all()
 }
 

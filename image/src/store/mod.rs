@@ -390,7 +390,7 @@ impl ImageStore {
             return;
         }
         let path = self.core.layout.hold(owner);
-        match std::fs::remove_file(&path) {
+        match joey_failpoint::hit("image.hold.remove").and_then(|()| std::fs::remove_file(&path)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 // At the next start the owner is unknown and the hold is dropped.
                 tracing::warn!(path = %path.display(), %error, "cannot delete a hold");
@@ -455,9 +455,13 @@ async fn remove(core: &Arc<Core>, name: &str) -> Result<(), RemoveError> {
     };
     let path = core.layout.image(&id);
     let target = path.clone();
-    let deleted = core.blocking(move || match std::fs::remove_file(&target) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        done => done,
+    let deleted = core.blocking(move || {
+        match joey_failpoint::hit("image.record.remove")
+            .and_then(|()| std::fs::remove_file(&target))
+        {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            done => done,
+        }
     });
     deleted
         .await

@@ -95,7 +95,8 @@ fn empty_trash(core: &Core) {
 
 /// Deletes a file or a whole folder; absent is fine.
 fn delete(path: &Path) {
-    let removed = match std::fs::symlink_metadata(path) {
+    let point = joey_failpoint::hit("image.trash.remove");
+    let removed = match point.and_then(|()| std::fs::symlink_metadata(path)) {
         Ok(metadata) if metadata.is_dir() => std::fs::remove_dir_all(path),
         Ok(_) => std::fs::remove_file(path),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),

@@ -143,6 +143,7 @@ fn rule_program(rule: &DeviceRule) -> Vec<Insn> {
 /// Attaches a program of these rules to the group in `dir`; one of ours that is there is replaced in
 /// one step, so that no moment is without rules.
 pub(crate) fn attach(dir: &Path, rules: &[DeviceRule]) -> io::Result<()> {
+    joey_failpoint::hit("cgroup.devices")?;
     let group = File::open(dir)?;
     let new = load(&program(rules))?;
     let old = ours(group.as_raw_fd())?;

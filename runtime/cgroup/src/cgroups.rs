@@ -296,7 +296,7 @@ fn make_dirs(group: &Group) -> Result<(), CreateError> {
     let by_systemd = group.unit.is_some();
     for root in group.layout.roots() {
         let dir = root.join(&group.path);
-        let mut made = fs::create_dir(&dir);
+        let mut made = joey_failpoint::hit("cgroup.create").and_then(|()| fs::create_dir(&dir));
         if made
             .as_ref()
             .is_err_and(|e| e.kind() == io::ErrorKind::NotFound)
@@ -341,7 +341,9 @@ fn make_parents(group: &Group, path: &Path) -> Result<(), CreateError> {
 
 fn make_parents_in(group: &Group, root: &Path, path: &Path) -> Result<(), CreateError> {
     let dir = root.join(path);
-    fs::create_dir_all(&dir).map_err(|e| FileError::new("make", &dir, e))?;
+    joey_failpoint::hit("cgroup.create")
+        .and_then(|()| fs::create_dir_all(&dir))
+        .map_err(|e| FileError::new("make", &dir, e))?;
     if group.layout.v1_root("cpuset") == Some(root) {
         inherit_cpuset(root, path)?;
     }

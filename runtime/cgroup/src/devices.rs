@@ -44,6 +44,8 @@ fn apply_v1(dir: &Path, rules: &[DeviceRule]) -> Result<(), FileError> {
         let file = OpenOptions::new().write(true).open(path);
         file.map_err(|e| FileError::new("open", path, e))
     };
+    joey_failpoint::hit("cgroup.devices")
+        .map_err(|e| FileError::new("restrict devices of", dir, e))?;
     let (allow_file, deny_file) = (open(&allow)?, open(&deny)?);
     for step in steps(&current, rules) {
         let (file, path, line) = match &step {

@@ -83,6 +83,7 @@ pub(crate) fn number(text: &[u8]) -> Option<u64> {
 
 /// One `write(2)` of the whole value into an existing file.
 pub(crate) fn write(path: &Path, value: &str) -> io::Result<()> {
+    joey_failpoint::hit("cgroup.write")?;
     let file = std::fs::OpenOptions::new()
         .write(true)
         .custom_flags(libc::O_CLOEXEC)

@@ -65,6 +65,7 @@ pub(crate) fn remove_now(group: &Group) -> Result<(), FileError> {
 }
 
 fn remove_tree(dir: &Path) -> io::Result<()> {
+    joey_failpoint::hit("cgroup.remove")?;
     match rustix::fs::rmdir(dir) {
         Ok(()) | Err(rustix::io::Errno::NOENT | rustix::io::Errno::NODEV) => return Ok(()),
         Err(rustix::io::Errno::BUSY) => {}

@@ -204,6 +204,10 @@ async fn call<B>(method: &'static str, body: &B) -> Result<Message, SystemdError
 where
     B: Serialize + DynamicType + Sync,
 {
+    joey_failpoint::hit("systemd.call").map_err(|error| SystemdError::Call {
+        method,
+        source: Box::new(error.into()),
+    })?;
     let manager = manager().await?;
     let result = manager.call(method, body).await;
     match result {

@@ -205,3 +205,8 @@ pub enum GcError {
     #[error("remove leftovers of CNI")]
     Cni(#[source] CniGcError),
 }
+
+/// What the kernel said; an error that no system call gave counts as one of input or output.
+pub(crate) fn errno(error: std::io::Error) -> rustix::io::Errno {
+    rustix::io::Errno::from_io_error(&error).unwrap_or(rustix::io::Errno::IO)
+}

@@ -10,6 +10,7 @@ use rustix::mount::{MountPropagationFlags, UnmountFlags};
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
 use serde::{Deserialize, Serialize};
 
+use crate::error::errno;
 use crate::netlink::{NetlinkError, Socket, route};
 
 /// Why a network namespace could not be pinned, unpinned, made or read.
@@ -67,9 +68,11 @@ pub fn pin(fd: BorrowedFd<'_>, path: &Path) -> Result<(), NetnsError> {
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder).map_err(file("make the folder of"))?;
     }
+    joey_failpoint::hit("netns.create").map_err(file("create"))?;
     File::create(path).map_err(file("create"))?;
     let source = format!("/proc/self/fd/{}", fd.as_raw_fd());
-    if let Err(source) = rustix::mount::mount_bind(source.as_str(), path) {
+    let point = joey_failpoint::hit("netns.mount").map_err(errno);
+    if let Err(source) = point.and_then(|()| rustix::mount::mount_bind(source.as_str(), path)) {
         drop(fs::remove_file(path));
         return Err(NetnsError::Call {
             action: "pin",
@@ -87,7 +90,10 @@ pub fn pin(fd: BorrowedFd<'_>, path: &Path) -> Result<(), NetnsError> {
 /// Lets a pinned network namespace go. Missing is success; what is not mounted is only removed.
 pub fn unpin(path: &Path) -> Result<(), NetnsError> {
     loop {
-        match rustix::mount::unmount(path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
+        let point = joey_failpoint::hit("netns.unmount").map_err(errno);
+        match point.and_then(|()| {
+            rustix::mount::unmount(path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW)
+        }) {
             Ok(()) => {}
             Err(Errno::INVAL | Errno::NOENT) => break,
             Err(source) => {
@@ -99,7 +105,7 @@ pub fn unpin(path: &Path) -> Result<(), NetnsError> {
             }
         }
     }
-    match fs::remove_file(path) {
+    match joey_failpoint::hit("netns.remove").and_then(|()| fs::remove_file(path)) {
         Err(source) if source.kind() != std::io::ErrorKind::NotFound => Err(NetnsError::File {
             action: "remove",
             path: path.to_owned(),

@@ -305,7 +305,9 @@ async fn try_again(network: Weak<Network>) {
 fn keep(path: &Path, ranges: &[IpNet]) -> std::io::Result<()> {
     let temporary = path.with_extension("new");
     let lines: String = ranges.iter().map(|range| format!("{range}\n")).collect();
+    joey_failpoint::hit("network.ranges.create")?;
     std::fs::write(&temporary, lines)?;
+    joey_failpoint::hit("network.ranges.rename")?;
     std::fs::rename(&temporary, path)
 }
 

@@ -114,12 +114,14 @@ impl Shim {
         ours.set_nonblocking(true).map_err(error)?;
         // The connection is the shim's stdin: no descriptor has to be inheritable, and without a
         // hook between fork and exec the fast path of process creation is taken.
+        joey_failpoint::hit("shim.spawn").map_err(error)?;
         let child = Command::new(binary.path())
             .arg0("joey-shim")
             .arg(pod_id)
             .arg(run_dir)
             .arg("stdin")
             .env_clear()
+            .envs(joey_failpoint::environment())
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -473,7 +475,9 @@ impl Shim {
         fds: Vec<OwnedFd>,
         after: Duration,
     ) -> Result<Answer> {
+        joey_failpoint::hit("shim.call").map_err(|_| ShimError::Lost { verb })?;
         let answer = tokio::time::timeout(after, self.link.call(call, fds)).await;
+        joey_failpoint::hit("shim.answered").map_err(|_| ShimError::Lost { verb })?;
         match answer
             .map_err(|_| ShimError::TimedOut { verb, after })?
             .ok_or(ShimError::Lost { verb })?

@@ -133,7 +133,9 @@ impl Runtime {
         self.make_folders(pod, &container)?;
         if let Some(profile) = profile {
             let path = self.config.seccomp_profile(container.id());
-            std::fs::write(&path, profile).map_err(|e| Error::file("write", path, e))?;
+            joey_failpoint::hit("container.file.write")
+                .and_then(|()| std::fs::write(&path, profile))
+                .map_err(|e| Error::file("write", path, e))?;
         }
         container.save(&self.container_records)?;
         undo.armed = false;
@@ -190,7 +192,9 @@ impl Runtime {
         let writable = self.config.writable(container.id());
         let (upper, work) = (writable.join("upper"), writable.join("work"));
         for folder in [&upper, &work] {
-            std::fs::create_dir_all(folder).map_err(|e| Error::file("create", folder, e))?;
+            joey_failpoint::hit("container.folder.create")
+                .and_then(|()| std::fs::create_dir_all(folder))
+                .map_err(|e| Error::file("create", folder, e))?;
         }
         // A container's root is readable by every user in it.
         std::fs::set_permissions(&upper, std::fs::Permissions::from_mode(0o755))
@@ -211,7 +215,9 @@ impl Runtime {
             .as_deref()
             .and_then(Path::parent)
         {
-            std::fs::create_dir_all(folder).map_err(|e| Error::file("create", folder, e))?;
+            joey_failpoint::hit("log.folder.create")
+                .and_then(|()| std::fs::create_dir_all(folder))
+                .map_err(|e| Error::file("create", folder, e))?;
         }
         Ok(())
     }

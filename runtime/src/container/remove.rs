@@ -60,9 +60,8 @@ impl Runtime {
 
     /// Takes away a container's bundle and writable layer.
     pub(crate) fn remove_folders(&self, record: &ContainerRecord) {
-        drop(std::fs::remove_dir_all(
-            self.config.bundle(&record.pod_id, &record.id),
-        ));
+        let bundle = self.config.bundle(&record.pod_id, &record.id);
+        drop(joey_failpoint::hit("bundle.remove").and_then(|()| std::fs::remove_dir_all(bundle)));
         self.discard(&self.config.writable(&record.id), &record.id);
     }
 
@@ -71,14 +70,18 @@ impl Runtime {
     pub(crate) fn discard(&self, folder: &Path, name: &str) {
         let trash = self.config.root.join("trash");
         let doomed = trash.join(name);
-        let moved = std::fs::create_dir_all(&trash).and_then(|()| std::fs::rename(folder, &doomed));
+        let moved = joey_failpoint::hit("container.folder.discard")
+            .and_then(|()| std::fs::create_dir_all(&trash))
+            .and_then(|()| std::fs::rename(folder, &doomed));
         let folder = match moved {
             Ok(()) => doomed,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return,
             Err(_) => folder.to_owned(),
         };
         tokio::task::spawn_blocking(move || {
-            if let Err(error) = std::fs::remove_dir_all(&folder) {
+            let removed = joey_failpoint::hit("container.folder.remove")
+                .and_then(|()| std::fs::remove_dir_all(&folder));
+            if let Err(error) = removed {
                 tracing::warn!(folder = %folder.display(), %error, "a writable layer stays behind");
             }
         });

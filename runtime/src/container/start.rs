@@ -146,13 +146,17 @@ impl Runtime {
             .map_err(|e| Error::limits("create the container's cgroup", e))?;
         let bundle = self.config.bundle(pod.id(), &record.id);
         let rootfs = bundle.join("rootfs");
-        std::fs::create_dir_all(&rootfs).map_err(|e| Error::file("create", &rootfs, e))?;
+        joey_failpoint::hit("bundle.create")
+            .and_then(|()| std::fs::create_dir_all(&rootfs))
+            .map_err(|e| Error::file("create", &rootfs, e))?;
         let labels = Labels::of(&self.features, &pod_record, record);
         let file_label = labels.map(|labels| labels.file).unwrap_or_default();
         let version = self.cgroups.version();
         let spec = oci::spec(&pod_record, record, &rootfs, version, &file_label)?;
         let spec_path = bundle.join("config.json");
-        std::fs::write(&spec_path, spec).map_err(|e| Error::file("write", &spec_path, e))?;
+        joey_failpoint::hit("bundle.write")
+            .and_then(|()| std::fs::write(&spec_path, spec))
+            .map_err(|e| Error::file("write", &spec_path, e))?;
 
         let rotation = record.config.log_rotation;
         let request = Start {

@@ -58,7 +58,9 @@ fn resolv_conf(dns: &DnsConfig) -> String {
 
 /// The file belongs to the pod's root. Not by a mapped mount: a tmpfs takes none before Linux 6.3.
 fn put(path: &Path, bytes: &[u8], config: &PodConfig) -> Result<()> {
-    std::fs::write(path, bytes).map_err(|e| Error::file("write", path, e))?;
+    joey_failpoint::hit("pod.file.write")
+        .and_then(|()| std::fs::write(path, bytes))
+        .map_err(|e| Error::file("write", path, e))?;
     let root = config.user_namespace.as_ref().and_then(UserNamespace::root);
     if let Some((uid, gid)) = root {
         std::os::unix::fs::chown(path, Some(uid), Some(gid))

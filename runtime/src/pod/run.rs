@@ -186,7 +186,9 @@ impl Runtime {
         let record = pod.record();
         let (id, config) = (record.id.as_str(), &record.config);
         let folder = self.config.pod_folder(id);
-        std::fs::create_dir_all(&folder).map_err(|e| Error::file("create", &folder, e))?;
+        joey_failpoint::hit("pod.folder.create")
+            .and_then(|()| std::fs::create_dir_all(&folder))
+            .map_err(|e| Error::file("create", &folder, e))?;
         let host_name = host_name(config);
         files::write(&folder, config, &host_name)?;
 

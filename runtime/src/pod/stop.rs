@@ -144,7 +144,9 @@ impl Runtime {
             crate::container::kill_process(pid, ticks).await?;
             pod.change(|record| record.shim = None);
         }
-        match std::fs::remove_file(folder.join("shim.sock")) {
+        match joey_failpoint::hit("shim.socket.remove")
+            .and_then(|()| std::fs::remove_file(folder.join("shim.sock")))
+        {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 Err(Error::file("remove", folder.join("shim.sock"), error))
             }

@@ -100,11 +100,13 @@ fn set(setting: &str, value: &'static str) -> Result<(), HostError> {
     if fs::read_to_string(&path).is_ok_and(|old| old.trim() == value) {
         return Ok(());
     }
-    fs::write(&path, value).map_err(|source| HostError::Sysctl {
-        path,
-        value,
-        source,
-    })
+    joey_failpoint::hit("sysctl.write")
+        .and_then(|()| fs::write(&path, value))
+        .map_err(|source| HostError::Sysctl {
+            path,
+            value,
+            source,
+        })
 }
 
 /// True if the kernel has IPv6.
@@ -143,10 +145,12 @@ pub(super) fn free_range(
     }
     let mut candidates = (88..=127).filter_map(|second| IpNet::new([10, second, 0, 0].into(), 16));
     let range = candidates.find(free).ok_or(HostError::NoFreeRange)?;
-    fs::write(chosen, format!("{range}\n")).map_err(|source| HostError::KeepRange {
-        path: chosen.to_owned(),
-        source,
-    })?;
+    joey_failpoint::hit("network.range.write")
+        .and_then(|()| fs::write(chosen, format!("{range}\n")))
+        .map_err(|source| HostError::KeepRange {
+            path: chosen.to_owned(),
+            source,
+        })?;
     Ok(range)
 }
 

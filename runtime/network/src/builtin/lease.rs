@@ -130,11 +130,13 @@ impl Store {
             path: path.clone(),
             source,
         })?;
+        joey_failpoint::hit("lease.create").map_err(failed("create"))?;
         let mut file = File::create(&temporary).map_err(failed("create"))?;
         file.write_all(&bytes).map_err(failed("write"))?;
         if lease.fixed {
             file.sync_all().map_err(failed("flush"))?;
         }
+        joey_failpoint::hit("lease.rename").map_err(failed("rename to"))?;
         fs::rename(&temporary, &path).map_err(failed("rename to"))?;
         if lease.fixed {
             let folder = File::open(&self.folder).map_err(failed("open the folder of"))?;
@@ -146,7 +148,7 @@ impl Store {
     /// Missing is success.
     pub(crate) fn remove(&self, pod_id: &str) -> Result<(), LeaseError> {
         let path = self.path(pod_id);
-        match fs::remove_file(&path) {
+        match joey_failpoint::hit("lease.remove").and_then(|()| fs::remove_file(&path)) {
             Err(source) if source.kind() != std::io::ErrorKind::NotFound => Err(LeaseError::File {
                 action: "remove",
                 path,

@@ -278,6 +278,7 @@ async fn talk(mut command: Command, input: Vec<u8>, plugin: &str) -> Result<Outp
         plugin: plugin.to_owned(),
         source,
     };
+    joey_failpoint::hit("cni.exec").map_err(failed)?;
     let mut child = command.spawn().map_err(failed)?;
     let pid = child
         .id()
@@ -293,6 +294,7 @@ async fn talk(mut command: Command, input: Vec<u8>, plugin: &str) -> Result<Outp
         }
     };
     let (_, stdout, stderr) = tokio::join!(write, read(stdout), read(stderr));
+    joey_failpoint::hit("cni.answered").map_err(failed)?;
     let (stdout, stderr) = (stdout.map_err(failed)?, stderr.map_err(failed)?);
     if stdout.len() as u64 > MAX_OUTPUT {
         return Err(PluginError::TooLarge {

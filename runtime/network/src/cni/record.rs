@@ -63,7 +63,9 @@ impl Records {
         let path = self.path(&record.pod_id);
         let temporary = self.folder.join(format!(".{}", record.pod_id));
         let write = || {
+            joey_failpoint::hit("cni.record.create")?;
             fs::write(&temporary, serde_json::to_vec(record)?)?;
+            joey_failpoint::hit("cni.record.rename")?;
             fs::rename(&temporary, &path)
         };
         write().map_err(|source| RecordError {
@@ -101,7 +103,7 @@ impl Records {
     /// Missing is success.
     pub(crate) fn remove(&self, pod_id: &str) -> Result<(), RecordError> {
         let path = self.path(pod_id);
-        match fs::remove_file(&path) {
+        match joey_failpoint::hit("cni.record.remove").and_then(|()| fs::remove_file(&path)) {
             Err(source) if source.kind() != std::io::ErrorKind::NotFound => Err(RecordError {
                 action: "remove",
                 path,

@@ -9,6 +9,7 @@ use rustix::net::{
 };
 
 use super::message::{self, Attrs, Batch, Received};
+use crate::error::errno;
 
 const KIND_ERROR: u16 = 2;
 const KIND_DONE: u16 = 3;
@@ -294,6 +295,10 @@ impl Socket {
         let count = u32::try_from(batch.len()).unwrap_or(u32::MAX);
         self.sequence = self.sequence.wrapping_add(count);
         let bytes = batch.finish(first);
+        joey_failpoint::hit("netlink.request").map_err(|error| NetlinkError::Socket {
+            action: "send",
+            source: errno(error),
+        })?;
         loop {
             match net::send(&self.fd, bytes, SendFlags::empty()) {
                 Ok(_) => return Ok(first),
