@@ -91,6 +91,7 @@ async fn run(hook: &Hook, state: &[u8]) -> Result<(), HookError> {
         .stderr(Stdio::null())
         .process_group(0)
         .kill_on_drop(true);
+    joey_failpoint::hit("hook.exec").map_err(HookError::Run)?;
     let mut child = command.spawn().map_err(HookError::Run)?;
     let group = child.id().and_then(|pid| Pid::from_raw(pid.cast_signed()));
     let limit = hook.time_out().unwrap_or(TIME_OUT);

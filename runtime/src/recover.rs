@@ -265,7 +265,10 @@ impl Runtime {
             if let Err(error) = netns::unpin(&netns_path(&id)) {
                 tracing::warn!(pod = id, %error, "a network namespace stays behind");
             }
-            drop(std::fs::remove_dir_all(&folder));
+            drop(
+                joey_failpoint::hit("recover.folder.remove")
+                    .and_then(|()| std::fs::remove_dir_all(&folder)),
+            );
         }
         let writable = self.config.root.join("writable");
         for id in names(&writable) {
@@ -315,7 +318,9 @@ fn names(folder: &Path) -> Vec<String> {
 
 fn delete_in_background(folder: std::path::PathBuf) {
     tokio::task::spawn_blocking(move || {
-        if let Err(error) = std::fs::remove_dir_all(&folder) {
+        let removed = joey_failpoint::hit("recover.folder.remove")
+            .and_then(|()| std::fs::remove_dir_all(&folder));
+        if let Err(error) = removed {
             let error = Error::file("remove", &folder, error);
             tracing::warn!(error = %error.chain(), "a folder stays behind");
         }

@@ -79,7 +79,10 @@ pub fn signal_all(dirs: &[String], signal: i32) {
     let Some(dir) = representative(dirs) else {
         return;
     };
-    if signal != libc::SIGKILL || fs::write(dir.join("cgroup.kill"), "1").is_err() {
+    let kill = || {
+        joey_failpoint::hit("cgroup.kill").and_then(|()| fs::write(dir.join("cgroup.kill"), "1"))
+    };
+    if signal != libc::SIGKILL || kill().is_err() {
         signal_each(&dir, signal);
     }
 }

@@ -39,6 +39,7 @@ pub fn mount_rootfs(rootfs: &Rootfs, pod: &Pod) -> Result<OwnedFd> {
         rootfs.idmap_lowers.then_some(pod.user.as_ref()).flatten(),
     )?;
     let upper = (!rootfs.upper.is_empty()).then_some(rootfs);
+    joey_failpoint::hit("rootfs.prepare").step("mount the root file system")?;
     if rootfs.volatile {
         // Left by an earlier mount of this upper, whose data then may be incomplete after a crash
         // of the host; the daemon, which asked for this, never keeps such a layer over one.
@@ -445,6 +446,7 @@ fn finish_image(tree: OwnedFd, bind: &Bind, place: &str) -> Result<OwnedFd> {
         let part = clone_tree(beneath.as_fd(), "", false)?;
         drop(beneath);
         drop(tree);
+        joey_failpoint::hit("mount.detach")?;
         unmount(place, UnmountFlags::DETACH).step("detach the image")?;
         part
     };

@@ -70,6 +70,7 @@ impl Keeper {
 /// No signal may reach the child while it has the daemon's handlers: they write into pipes that it
 /// shares with the daemon.
 fn fork() -> io::Result<i32> {
+    joey_failpoint::hit("process.fork")?;
     // SAFETY: the sets are initialized by the calls they are passed to, and the child calls only
     // async-signal-safe functions before it is ended by a signal.
     unsafe {
