@@ -61,6 +61,8 @@ pub(super) fn open(config: ImageConfig) -> Result<Core, OpenError> {
         layout,
         _lock: lock,
     };
+    // Nothing is being pulled yet.
+    whole_files(&core.layout.blobs()).map_err(failed(core.layout.blobs()))?;
     load_images(&core).map_err(failed(core.layout.images()))?;
     load_holds(&core).map_err(failed(core.layout.holds()))?;
     Ok(core)
@@ -85,9 +87,9 @@ fn lock(root: &Path) -> Result<File, OpenError> {
     }
 }
 
-/// The records of a folder; leftovers of interrupted writes are removed.
-fn records(folder: &Path) -> io::Result<Vec<PathBuf>> {
-    let (leftovers, records): (Vec<_>, Vec<_>) = layout::entries(folder)?
+/// The files of a folder; leftovers of interrupted writes are removed.
+fn whole_files(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    let (leftovers, whole): (Vec<_>, Vec<_>) = layout::entries(folder)?
         .into_iter()
         .partition(|path| layout::is_temporary(path));
     for path in leftovers {
@@ -95,7 +97,7 @@ fn records(folder: &Path) -> io::Result<Vec<PathBuf>> {
             tracing::warn!(path = %path.display(), %error, "cannot remove a leftover");
         }
     }
-    Ok(records)
+    Ok(whole)
 }
 
 fn quarantine(core: &Core, path: &Path, error: &RecordError) {
@@ -116,7 +118,7 @@ fn quarantine(core: &Core, path: &Path, error: &RecordError) {
 
 fn load_images(core: &Core) -> io::Result<()> {
     let mut images = Vec::new();
-    for path in records(&core.layout.images())? {
+    for path in whole_files(&core.layout.images())? {
         match load_image(core, &path) {
             Ok(image) => images.push(image),
             Err(error) => quarantine(core, &path, &error),
@@ -197,7 +199,7 @@ fn load_blob(core: &Core, digest: &Digest) -> Result<(), RecordError> {
 }
 
 fn load_holds(core: &Core) -> io::Result<()> {
-    for path in records(&core.layout.holds())? {
+    for path in whole_files(&core.layout.holds())? {
         match load_hold(core, &path) {
             Ok(hold) => {
                 let owner = hold.record.owner.clone();

@@ -56,7 +56,7 @@ const WITHOUT: &[(&str, &str, &str)] = &[
     ("image/src/store/layout.rs", "create", START),
     ("image/src/store/layout.rs", "quarantine_file", START),
     ("image/src/store/open.rs", "lock", START),
-    ("image/src/store/open.rs", "records", START),
+    ("image/src/store/open.rs", "whole_files", START),
     (
         "runtime/cgroup/src/systemd.rs",
         "call",
