@@ -7,6 +7,7 @@
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use joey_network::netns;
 use joey_proto::shim;
@@ -20,6 +21,9 @@ use crate::model::{Cause, ContainerRecord, ContainerState, Exit, PodRecord, PodS
 use crate::objects::{Container, Pod};
 use crate::runtime::Runtime;
 
+/// How long a start that a killed daemon left under way may take.
+const START_GRACE: Duration = Duration::from_secs(10);
+const START_POLL: Duration = Duration::from_millis(5);
 /// What a container that a reboot ended has: nobody saw its own code.
 const UNKNOWN_CODE: i32 = 255;
 
@@ -148,6 +152,7 @@ impl Runtime {
         };
         pod.set_shim(Some(Arc::clone(&shim)));
         self.watch(pod, &shim);
+        self.await_starts(pod, &shim).await;
         if !self.reconcile(pod, &shim).await {
             self.pod_lost(pod, "the pod's shim does not answer").await;
             return;
@@ -155,6 +160,32 @@ impl Runtime {
         self.hold_ports_again(pod, &shim).await;
         self.end_unknown(pod, &shim).await;
         self.end_if_lost(pod);
+    }
+
+    /// A start that a killed daemon had asked for may be under way. Its end is awaited: a retry would
+    /// find the container's cgroup in use, and the container would be told as not started while it
+    /// runs. One that takes too long is ended, and can be tried again.
+    async fn await_starts(&self, pod: &Pod, shim: &Shim) {
+        let deadline = tokio::time::Instant::now() + START_GRACE;
+        while let Ok(state) = shim.state().await
+            && !state.starting.is_empty()
+        {
+            if tokio::time::Instant::now() > deadline {
+                for id in &state.starting {
+                    tracing::warn!(
+                        container = id,
+                        "a start of before takes too long and is ended"
+                    );
+                    if let Ok(container) = self.container(id)
+                        && let Err(error) = kill_group(&container.record().cgroup).await
+                    {
+                        tracing::warn!(pod = pod.id(), error = %error.chain(), "processes may stay behind");
+                    }
+                }
+                return;
+            }
+            tokio::time::sleep(START_POLL).await;
+        }
     }
 
     /// The shim holds the host ports' sockets, unless it is an older one or was not asked to.

@@ -72,14 +72,15 @@ impl Shim {
                 done()
             }
             Call::State(_) => {
-                let containers = self.containers.values().filter(|c| c.starting.is_none());
-                let containers = containers
-                    .map(crate::containers::Container::state)
-                    .collect();
-                Ok(Some((
-                    reply::Result::State(StateReply { containers }),
-                    Vec::new(),
-                )))
+                let all = self.containers.values();
+                let (starting, known): (Vec<_>, Vec<_>) = all.partition(|c| c.starting.is_some());
+                let containers = known.iter().map(|container| container.state()).collect();
+                let starting = starting.iter().map(|c| c.id.clone()).collect();
+                let state = StateReply {
+                    containers,
+                    starting,
+                };
+                Ok(Some((reply::Result::State(state), Vec::new())))
             }
             Call::Delete(request) => self.delete(&request.container_id).and_then(|()| done()),
             Call::Shutdown(request) => self.shutdown(request.force).and_then(|()| done()),
