@@ -43,7 +43,11 @@ pub fn write(run_dir: &Path, pid: i32, exit: &Exit) -> io::Result<()> {
     let path = path(run_dir, &exit.container_id);
     let tmp = path.with_extension("tmp");
     joey_failpoint::hit("exit.create")?;
-    fs::write(&tmp, serde_json::to_vec(&record)?)?;
-    joey_failpoint::hit("exit.rename")?;
-    fs::rename(&tmp, &path)
+    let written = fs::write(&tmp, serde_json::to_vec(&record)?)
+        .and_then(|()| joey_failpoint::hit("exit.rename"))
+        .and_then(|()| fs::rename(&tmp, &path));
+    if written.is_err() {
+        drop(fs::remove_file(&tmp));
+    }
+    written
 }

@@ -130,14 +130,20 @@ impl Store {
             path: path.clone(),
             source,
         })?;
-        joey_failpoint::hit("lease.create").map_err(failed("create"))?;
-        let mut file = File::create(&temporary).map_err(failed("create"))?;
-        file.write_all(&bytes).map_err(failed("write"))?;
-        if lease.fixed {
-            file.sync_all().map_err(failed("flush"))?;
+        let replace = || {
+            joey_failpoint::hit("lease.create").map_err(failed("create"))?;
+            let mut file = File::create(&temporary).map_err(failed("create"))?;
+            file.write_all(&bytes).map_err(failed("write"))?;
+            if lease.fixed {
+                file.sync_all().map_err(failed("flush"))?;
+            }
+            joey_failpoint::hit("lease.rename").map_err(failed("rename to"))?;
+            fs::rename(&temporary, &path).map_err(failed("rename to"))
+        };
+        if let Err(error) = replace() {
+            drop(fs::remove_file(&temporary));
+            return Err(error);
         }
-        joey_failpoint::hit("lease.rename").map_err(failed("rename to"))?;
-        fs::rename(&temporary, &path).map_err(failed("rename to"))?;
         if lease.fixed {
             let folder = File::open(&self.folder).map_err(failed("open the folder of"))?;
             folder.sync_all().map_err(failed("flush the folder of"))?;

@@ -68,10 +68,13 @@ impl Records {
             joey_failpoint::hit("cni.record.rename")?;
             fs::rename(&temporary, &path)
         };
-        write().map_err(|source| RecordError {
-            action: "write",
-            path: path.clone(),
-            source,
+        write().map_err(|source| {
+            drop(fs::remove_file(&temporary));
+            RecordError {
+                action: "write",
+                path: path.clone(),
+                source,
+            }
         })
     }
 
