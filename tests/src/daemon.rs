@@ -4,7 +4,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use joey_failpoint::Board;
+
 use crate::client::Client;
+
+/// The failpoints' file in a daemon's folder.
+const BOARD: &str = "failpoints";
 
 /// A running `joeyd` with its own root and state folders; killed when dropped.
 #[derive(Debug)]
@@ -28,6 +33,22 @@ impl Daemon {
             .unwrap();
         std::fs::write(folder.path().join("config.toml"), toml).unwrap();
         own_groups(folder.path());
+        Self::start_in(folder).await
+    }
+
+    /// Starts the daemon that was built with failpoints, on the board returned.
+    pub async fn start_with_failpoints() -> (Self, Board) {
+        let folder = tempfile::Builder::new()
+            .prefix("joey-")
+            .tempdir_in("/run")
+            .unwrap();
+        std::fs::write(folder.path().join("config.toml"), "").unwrap();
+        own_groups(folder.path());
+        let board = Board::create(&folder.path().join(BOARD)).unwrap();
+        (Self::start_in(folder).await, board)
+    }
+
+    async fn start_in(folder: tempfile::TempDir) -> Self {
         let process = spawn(folder.path());
         let mut daemon = Self { process, folder };
         daemon.ready().await;
@@ -203,7 +224,17 @@ fn spawn(folder: &Path) -> Child {
         .append(true)
         .open(folder.join("log"))
         .unwrap();
-    Command::new(binary("joeyd"))
+    let board = folder.join(BOARD);
+    let mut command = if board.exists() {
+        let programs = std::env::var_os("JOEY_FAILPOINT_BIN")
+            .expect("JOEY_FAILPOINT_BIN: the folder of a joeyd and a joey-shim with failpoints");
+        let mut command = Command::new(Path::new(&programs).join("joeyd"));
+        command.env(joey_failpoint::VARIABLE, board);
+        command
+    } else {
+        Command::new(binary("joeyd"))
+    };
+    command
         .arg("--config")
         .arg(folder.join("config.toml"))
         .arg("--root")

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use joey_failpoint::Board;
 use joey_proto::cri::PodSandboxConfig;
 
 use crate::{Client, Daemon, Footprint, Registry, busybox, pod_config};
@@ -31,9 +32,18 @@ impl Stand {
 
     /// The same with a configuration.
     pub async fn start_with(toml: &str) -> Self {
+        Self::start_on(Daemon::start_with(toml).await).await
+    }
+
+    /// The same with a daemon that was built with failpoints.
+    pub async fn start_with_failpoints() -> (Self, Board) {
+        let (daemon, board) = Daemon::start_with_failpoints().await;
+        (Self::start_on(daemon).await, board)
+    }
+
+    async fn start_on(daemon: Daemon) -> Self {
         let registry = Registry::start().await;
         let image_name = registry.push("test/busybox", "latest", busybox()).await;
-        let daemon = Daemon::start_with(toml).await;
         let client = daemon.client().await;
         let image = client.pull(&image_name).await;
         let before = Footprint::of(&daemon);
