@@ -269,7 +269,7 @@ mod tests {
         };
         let mut log = LogFile::open(path.clone(), Some(rotation)).unwrap();
         let mut line = Line::default();
-        // Two entries of 47 bytes fill a file.
+        // Two entries of 43 bytes fill a file.
         log.write(Stream::Stdout, &mut line, b"00\n11\n22\n33\n44\n");
         for number in 5..9 {
             log.write(
@@ -290,7 +290,8 @@ mod tests {
         // A new start goes on in the same file.
         let mut log = LogFile::open(path, Some(rotation)).unwrap();
         log.write(Stream::Stdout, &mut line, b"99\nxx\n");
-        assert_eq!(texts("log.1"), ["88"]);
+        assert_eq!(texts("log"), ["xx"]);
+        assert_eq!(texts("log.1"), ["88", "99"]);
         fs::remove_dir_all(&folder).unwrap();
     }
 
