@@ -46,10 +46,14 @@ impl Runtime {
         if record.edits.poststop_hooks().next().is_none() {
             return;
         }
-        let (runtime, container) = (Arc::clone(self), Arc::clone(container));
+        let (runtime, container, ended_at) = (Arc::clone(self), Arc::clone(container), exit.at);
         tokio::spawn(async move {
             run_all(&record, &runtime.state_for_hooks(&record)).await;
-            container.change(|record| record.poststop_done = true);
+            // Unless it was started again meanwhile.
+            container.change(|record| {
+                record.poststop_done |=
+                    record.exit.as_ref().is_some_and(|exit| exit.at == ended_at);
+            });
             runtime.save_container_or_warn(&container);
         });
     }

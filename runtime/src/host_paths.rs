@@ -11,7 +11,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::{Instant, timeout_at};
 
 use crate::error::{Error, Result};
 
@@ -28,9 +29,19 @@ type Found = std::result::Result<PathBuf, i32>;
 type UnderWay = Arc<Mutex<HashMap<PathBuf, watch::Receiver<Option<Found>>>>>;
 
 /// Looks up paths of the host.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct HostPaths {
     under_way: UnderWay,
+    turns: Arc<Semaphore>,
+}
+
+impl Default for HostPaths {
+    fn default() -> Self {
+        Self {
+            under_way: UnderWay::default(),
+            turns: Arc::new(Semaphore::new(MAX_LOOK_UPS)),
+        }
+    }
 }
 
 impl HostPaths {
@@ -47,8 +58,17 @@ impl HostPaths {
         look: impl FnOnce(&Path) -> io::Result<PathBuf> + Send + 'static,
     ) -> Result<PathBuf> {
         let failed = |why| Error::file("find the mount source", path, why);
-        let mut answer = self.begin(path, look)?;
-        let answered = tokio::time::timeout(deadline, answer.wait_for(Option::is_some)).await;
+        let until = Instant::now() + deadline;
+        let known = self.under_way.lock().get(path).cloned();
+        let mut answer = match known {
+            Some(answer) => answer,
+            None => {
+                let turn = timeout_at(until, Arc::clone(&self.turns).acquire_owned()).await;
+                let turn = turn.map_err(|_| exhausted(path))?;
+                self.begin(path, look, turn.map_err(|_| Error::Aborted)?)
+            }
+        };
+        let answered = timeout_at(until, answer.wait_for(Option::is_some)).await;
         let found = match answered {
             Ok(Ok(found)) => found.clone(),
             Ok(Err(_)) => return Err(Error::Aborted),
@@ -69,17 +89,11 @@ impl HostPaths {
         &self,
         path: &Path,
         look: impl FnOnce(&Path) -> io::Result<PathBuf> + Send + 'static,
-    ) -> Result<watch::Receiver<Option<Found>>> {
+        turn: OwnedSemaphorePermit,
+    ) -> watch::Receiver<Option<Found>> {
         let mut under_way = self.under_way.lock();
         if let Some(answer) = under_way.get(path) {
-            return Ok(answer.clone());
-        }
-        if under_way.len() >= MAX_LOOK_UPS {
-            let path = path.display();
-            let what = format!(
-                "look-ups for the mount source {path}: {MAX_LOOK_UPS} others are not answered and are"
-            );
-            return Err(Error::Exhausted { what });
+            return answer.clone();
         }
         let (sender, answer) = watch::channel(None);
         under_way.insert(path.to_owned(), answer.clone());
@@ -87,10 +101,19 @@ impl HostPaths {
         tokio::task::spawn_blocking(move || {
             let found = look(&path).map_err(|e| e.raw_os_error().unwrap_or(INVALID));
             all.lock().remove(&path);
+            drop(turn);
             sender.send_replace(Some(found));
         });
-        Ok(answer)
+        answer
     }
+}
+
+fn exhausted(path: &Path) -> Error {
+    let path = path.display();
+    let what = format!(
+        "look-ups for the mount source {path}: {MAX_LOOK_UPS} others are not answered and are"
+    );
+    Error::Exhausted { what }
 }
 
 #[cfg(test)]
@@ -140,9 +163,13 @@ mod tests {
         assert_eq!(paths.under_way.lock().len(), 1);
         for number in 1..MAX_LOOK_UPS {
             let path = PathBuf::from(format!("/dead/{number}"));
-            paths.begin(&path, hang(&gate)).unwrap();
+            let turn = Arc::clone(&paths.turns).try_acquire_owned().unwrap();
+            paths.begin(&path, hang(&gate), turn);
         }
-        let refused = paths.resolve(Path::new("/etc")).await.unwrap_err();
+        let refused = paths
+            .resolve_by(Path::new("/etc"), SHORT, |path| std::fs::canonicalize(path))
+            .await
+            .unwrap_err();
         assert!(refused.to_string().contains("/etc"), "{refused}");
         drop(open);
         while !paths.under_way.lock().is_empty() {

@@ -152,7 +152,7 @@ impl Runtime {
         };
         pod.set_shim(Some(Arc::clone(&shim)));
         self.watch(pod, &shim);
-        self.await_starts(pod, &shim).await;
+        self.await_starts(&shim).await;
         if !self.reconcile(pod, &shim).await {
             self.pod_lost(pod, "the pod's shim does not answer").await;
             return;
@@ -165,7 +165,7 @@ impl Runtime {
     /// A start that a killed daemon had asked for may be under way. Its end is awaited: a retry would
     /// find the container's cgroup in use, and the container would be told as not started while it
     /// runs. One that takes too long is ended, and can be tried again.
-    async fn await_starts(&self, pod: &Pod, shim: &Shim) {
+    async fn await_starts(&self, shim: &Shim) {
         let deadline = tokio::time::Instant::now() + START_GRACE;
         while let Ok(state) = shim.state().await
             && !state.starting.is_empty()
@@ -176,15 +176,25 @@ impl Runtime {
                         container = id,
                         "a start of before takes too long and is ended"
                     );
-                    if let Ok(container) = self.container(id)
-                        && let Err(error) = kill_group(&container.record().cgroup).await
-                    {
-                        tracing::warn!(pod = pod.id(), error = %error.chain(), "processes may stay behind");
-                    }
+                    self.end_start(id).await;
                 }
                 return;
             }
             tokio::time::sleep(START_POLL).await;
+        }
+    }
+
+    /// Whatever is cloned into a group that was killed dies too (Linux 6.1): the retry gets a new one.
+    async fn end_start(&self, id: &str) {
+        let Ok(container) = self.container(id) else {
+            return;
+        };
+        let group = container.record().cgroup.clone();
+        if let Err(error) = kill_group(&group).await {
+            tracing::warn!(container = id, error = %error.chain(), "processes may stay behind");
+        }
+        if let Err(error) = group.remove().await {
+            tracing::warn!(container = id, %error, "a cgroup stays behind");
         }
     }
 

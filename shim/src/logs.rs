@@ -93,6 +93,11 @@ impl LogFile {
     /// much again, so that a failing disk does not cost the older files.
     fn rotate(&mut self, max_files: u32) {
         self.size = 0;
+        if !self.path.exists() {
+            // Moved away by somebody, or by a rotation that could not open the new file.
+            drop(self.reopen());
+            return;
+        }
         let numbered = |number: u32| {
             let mut path = self.path.clone().into_os_string();
             path.push(format!(".{number}"));
@@ -291,6 +296,11 @@ mod tests {
         let mut log = LogFile::open(path, Some(rotation)).unwrap();
         log.write(Stream::Stdout, &mut line, b"99\nxx\n");
         assert_eq!(texts("log"), ["xx"]);
+        assert_eq!(texts("log.1"), ["88", "99"]);
+        // A file that somebody removed comes back when it would have been full.
+        fs::remove_file(folder.join("log")).unwrap();
+        log.write(Stream::Stdout, &mut line, b"aa\nbb\n");
+        assert_eq!(texts("log"), ["bb"]);
         assert_eq!(texts("log.1"), ["88", "99"]);
         fs::remove_dir_all(&folder).unwrap();
     }

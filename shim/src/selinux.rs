@@ -46,8 +46,8 @@ fn set_everywhere(path: &str, name: &str, value: &[u8]) -> std::result::Result<(
         }
         match set(folder.fd()?, entry.file_name(), name, value) {
             Ok(below) => folders.extend(below),
-            // Removed meanwhile.
-            Err(Errno::NOENT) => {}
+            // Removed meanwhile, or on a mount without labels.
+            Err(Errno::NOENT | Errno::NOTSUP) => {}
             Err(error) => return Err(error),
         }
     }

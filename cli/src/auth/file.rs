@@ -264,9 +264,11 @@ mod tests {
 
     #[test]
     fn a_secret_is_not_in_an_error() {
-        let file = file("bad", r#"{"auths": {"h": {"auth": "c2VjcmV0"}}}"#);
-        let error = file.get("h", "a").unwrap_err().to_string();
-        assert!(error.contains("h") && !error.contains("secret") && !error.contains("c2Vj"));
+        let file = file("bad", r#"{"auths": {"reg.example": {"auth": "c2VjcmV0"}}}"#);
+        let error = file.get("reg.example", "a").unwrap_err().to_string();
+        assert!(
+            error.contains("reg.example") && !error.contains("secret") && !error.contains("c2Vj")
+        );
         fs::write(&file.path, "[").unwrap();
         AuthFile::read(file.path.clone()).unwrap_err();
         fs::remove_file(file.path).unwrap();

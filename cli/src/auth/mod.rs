@@ -76,7 +76,11 @@ pub fn for_image(
         }));
     }
     let (host, path) = repository(image);
-    Ok(AuthFile::find()?.get(&host, &path)?)
+    match AuthFile::find() {
+        // Where nobody can have logged in, images are pulled without credentials.
+        Err(AuthError::NoHome) => Ok(None),
+        file => Ok(file?.get(&host, &path)?),
+    }
 }
 
 /// The registry and the path of a reference.

@@ -174,7 +174,7 @@ impl Default for Containers {
 pub struct Network {
     /// Who gives pods their network.
     pub mode: NetworkMode,
-    /// The built-in network's bridge.
+    /// The device that has the built-in network's gateway addresses.
     pub bridge: String,
     /// The built-in network's ranges, until the kubelet names the node's podCIDR; empty: the first
     /// free one of 10.88.0.0/16 to 10.127.0.0/16.

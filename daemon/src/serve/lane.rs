@@ -25,10 +25,10 @@ impl Lane {
     #[must_use]
     pub fn of(path: &str) -> Self {
         match path.rsplit('/').next().unwrap_or_default() {
-            "PullImage" => Self::Pulls,
+            "PullImage" | "CheckLogin" => Self::Pulls,
             "ExecSync" => Self::Execs,
             // They last as long as a container's grace.
-            "StopContainer" | "StopPodSandbox" => Self::Streams,
+            "StopContainer" | "StopPodSandbox" | "RestartContainer" => Self::Streams,
             "GetContainerEvents" | "Logs" | "Exec" | "Attach" | "WaitContainer"
                 if path.starts_with("/joey.") || path.ends_with("GetContainerEvents") =>
             {

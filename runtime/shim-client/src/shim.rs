@@ -115,7 +115,7 @@ impl Shim {
         // The connection is the shim's stdin: no descriptor has to be inheritable, and without a
         // hook between fork and exec the fast path of process creation is taken.
         joey_failpoint::hit("shim.spawn").map_err(error)?;
-        let child = Command::new(binary.path())
+        let mut child = Command::new(binary.path())
             .arg0("joey-shim")
             .arg(pod_id)
             .arg(run_dir)
@@ -127,11 +127,21 @@ impl Shim {
             .stderr(Stdio::null())
             .spawn()
             .map_err(error)?;
-        let pidfd = pidfd_of(child.id()).map_err(error)?;
-        let reaped = pidfd.try_clone().map_err(error)?;
+        let ends = || -> io::Result<_> {
+            let pidfd = pidfd_of(child.id())?;
+            let clones = (pidfd.try_clone()?, pidfd.try_clone()?);
+            Ok((pidfd, clones, UnixStream::from_std(ours)?))
+        };
+        let (pidfd, (reaped, doomed), stream) = match ends() {
+            Ok(ends) => ends,
+            Err(source) => {
+                // Nobody could find it again. It has not begun: its end does not take long.
+                drop(child.kill());
+                drop(child.wait());
+                return Err(error(source));
+            }
+        };
         tokio::spawn(reap(child, reaped));
-        let stream = UnixStream::from_std(ours).map_err(error)?;
-        let doomed = pidfd.try_clone().map_err(error)?;
         let greeted = Self::greet(stream, pidfd).await;
         if greeted.is_err()
             && let Err(error) = pidfd_send_signal(&doomed, Signal::KILL)

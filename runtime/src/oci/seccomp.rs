@@ -30,9 +30,11 @@ pub(crate) fn seccomp(
         SecurityProfile::RuntimeDefault => {
             compile(cache, security, Profile::runtime_default()).map(Some)
         }
-        SecurityProfile::Localhost(_) => {
-            let profile = parse(copy, &read(copy)?)?;
-            compile(cache, security, &profile).map(Some)
+        SecurityProfile::Localhost(ref name) => {
+            // A container of an older daemon has no copy.
+            let original = Path::new(PROFILE_ROOT).join(name);
+            let path = if copy.exists() { copy } else { &original };
+            compile(cache, security, &parse(path, &read(path)?)?).map(Some)
         }
     }
 }

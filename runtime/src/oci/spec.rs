@@ -112,7 +112,8 @@ fn mounts(pod: &PodRecord, privileged: bool, file_label: &str) -> Vec<Value> {
         let labelled = |mount: &&mut Value| mount["type"] == "tmpfs" || mount["type"] == "devpts";
         for mount in mounts.iter_mut().filter(labelled) {
             if let Some(options) = mount["options"].as_array_mut() {
-                options.push(json!(format!("context=\"{file_label}\"")));
+                // Each option is an fsconfig call of its own: quotes would be part of the label.
+                options.push(json!(format!("context={file_label}")));
             }
         }
     }
