@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use joey_proto::api::stream_input::Input;
 use joey_proto::api::stream_output::Output;
-use joey_proto::api::{KillContainerRequest, StreamInput, StreamOutput, StreamStart};
+use joey_proto::api::{KillContainerRequest, Size, StreamInput, StreamOutput, StreamStart};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -85,19 +85,24 @@ pub async fn run(client: &Client, kind: Kind, mut start: StreamStart) -> Result<
     let mut outputs = outputs.into_inner();
     let mut keys = (tty && stdin).then(DetachKeys::default);
     let mut typed = stdin.then(read_stdin).transpose()?;
+    let mut resized = None;
+    // A process that takes no input must still be shown and get its signals: nothing is awaited
+    // within an arm.
     let end = loop {
         tokio::select! {
             end = show(&mut outputs) => if let Some(end) = end? {
                 break end;
             },
-            bytes = next(&mut typed) => if !pass(&sender, bytes, &mut keys, &mut typed).await {
-                break End::Detached;
-            },
+            (place, next) = next(&sender, &mut resized, &mut typed) => {
+                if !pass(place, next, &mut keys, &mut typed) {
+                    break End::Detached;
+                }
+            }
             event = signals.next() => match event {
-                Event::Resized => if let Some(size) = terminal::size() {
-                    send(&sender, Input::Resize(size)).await;
-                },
-                Event::Forward(number) => forward(client, &container, number).await,
+                Event::Resized => resized = terminal::size(),
+                Event::Forward(number) => {
+                    tokio::spawn(forward(client.clone(), container.clone(), number));
+                }
             },
         }
     };
@@ -158,43 +163,67 @@ fn read_stdin() -> Result<Typed, CliError> {
     Ok(receiver)
 }
 
-/// The next input; None once, at its end.
-async fn next(typed: &mut Option<Typed>) -> Option<Vec<u8>> {
+/// What the daemon is told next.
+enum Next {
+    Size(Size),
+    Typed(Vec<u8>),
+    /// Once, at the input's end.
+    End,
+}
+
+/// Waits for a place in the queue, then for something to put there. Safe to cancel.
+async fn next<'a>(
+    sender: &'a mpsc::Sender<StreamInput>,
+    resized: &mut Option<Size>,
+    typed: &mut Option<Typed>,
+) -> (mpsc::Permit<'a, StreamInput>, Next) {
+    let Ok(place) = sender.reserve().await else {
+        // The daemon is gone: the output's end tells so.
+        return std::future::pending().await;
+    };
+    if let Some(size) = resized.take() {
+        return (place, Next::Size(size));
+    }
     match typed {
-        Some(receiver) => receiver.recv().await,
+        Some(receiver) => (place, receiver.recv().await.map_or(Next::End, Next::Typed)),
         None => std::future::pending().await,
     }
 }
 
-/// Passes input on; false when the user typed the detach keys.
-async fn pass(
-    sender: &mpsc::Sender<StreamInput>,
-    bytes: Option<Vec<u8>>,
+/// Passes it on; false when the user typed the detach keys.
+fn pass(
+    place: mpsc::Permit<'_, StreamInput>,
+    next: Next,
     keys: &mut Option<DetachKeys>,
     typed: &mut Option<Typed>,
 ) -> bool {
-    let Some(bytes) = bytes else {
-        *typed = None;
-        send(sender, Input::CloseStdin(true)).await;
-        return true;
+    let (input, detach) = match next {
+        Next::Size(size) => (Some(Input::Resize(size)), false),
+        Next::End => {
+            *typed = None;
+            (Some(Input::CloseStdin(true)), false)
+        }
+        Next::Typed(bytes) => {
+            let (bytes, detach) = match keys {
+                Some(keys) => keys.filter(&bytes),
+                None => (bytes, false),
+            };
+            ((!bytes.is_empty()).then_some(Input::Stdin(bytes)), detach)
+        }
     };
-    let (bytes, detach) = match keys {
-        Some(keys) => keys.filter(&bytes),
-        None => (bytes, false),
-    };
-    if !bytes.is_empty() {
-        send(sender, Input::Stdin(bytes)).await;
+    if input.is_some() {
+        place.send(StreamInput { input });
     }
     !detach
 }
 
-async fn forward(client: &Client, container: &str, number: u32) {
+async fn forward(mut client: Client, container: String, number: u32) {
     let request = KillContainerRequest {
-        container: container.to_owned(),
+        container,
         signal: number,
     };
     // A container that has just ended takes no signal.
-    drop(client.clone().kill_container(request).await);
+    drop(client.kill_container(request).await);
 }
 
 /// What a signal means.

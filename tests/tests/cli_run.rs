@@ -171,6 +171,35 @@ async fn input_ends_before_output_does() {
 }
 
 #[tokio::test]
+async fn more_input_than_fits_anywhere_stops_neither_output_nor_signals() {
+    let stand = Stand::start().await;
+    let mut child =
+        piped(&mut stand.joey_command(&["run", "--rm", "-i", &stand.image_name, "cat"]));
+    let input = noise(32_000_000, 9);
+    let (mut stdin, sent) = (child.stdin.take().unwrap(), input.clone());
+    let writer = std::thread::spawn(move || stdin.write_all(&sent).unwrap());
+    let ended = child.wait_with_output().unwrap();
+    writer.join().unwrap();
+    assert!(ended.stdout == input, "{} bytes", ended.stdout.len());
+
+    let script = "trap 'echo term; exit 9' TERM; echo ready; while :; do sleep 0.1; done";
+    let mut unread =
+        stand.joey_command(&["run", "--rm", "-i", &stand.image_name, "sh", "-c", script]);
+    let mut child = piped(&mut unread);
+    let mut stdin = child.stdin.take().unwrap();
+    // Ends with the pipe's reader.
+    let writer = std::thread::spawn(move || while stdin.write_all(&[b'x'; 65536]).is_ok() {});
+    let mut stdout = child.stdout.take().unwrap();
+    read_until(&mut stdout, b"ready\n");
+    std::thread::sleep(Duration::from_secs(1));
+    signal(&child, Signal::TERM);
+    read_until(&mut stdout, b"term\n");
+    assert_eq!(child.wait().unwrap().code(), Some(9));
+    writer.join().unwrap();
+    stand.assert_clean().await;
+}
+
+#[tokio::test]
 async fn signals_reach_the_container() {
     let stand = Stand::start().await;
     let script = "trap 'echo usr' USR1; trap 'echo term; exit 9' TERM; echo ready; \

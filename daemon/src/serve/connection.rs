@@ -17,6 +17,12 @@ use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 use tower::{Service, ServiceExt};
 
+/// What a stream may send before somebody reads it, bytes.
+const STREAM_WINDOW: u32 = 256 << 10;
+/// The same of all streams of a connection: those that nobody reads must leave room for other calls,
+/// such as the signal that ends the process they go to.
+const CONNECTION_WINDOW: u32 = 4 << 20;
+
 /// Serves the connection to its end; once `stopping` is cancelled it takes no new calls.
 pub(super) async fn serve<S>(stream: UnixStream, service: S, stopping: CancellationToken)
 where
@@ -31,7 +37,10 @@ where
         service.oneshot(request.map(|body| Body::new(body.boxed_unsync())))
     });
     let mut server = http2::Builder::new(TokioExecutor::new());
-    server.timer(TokioTimer::new());
+    server
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW);
     let connection = server.serve_connection(TokioIo::new(stream), calls);
     tokio::pin!(connection);
     let ended = tokio::select! {
