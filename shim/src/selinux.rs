@@ -9,10 +9,38 @@ use rustix::io::Errno;
 use crate::error::{Failure, Result, Step};
 
 const ATTRIBUTE: &str = "security.selinux";
-/// What the host itself needs under its own labels.
-const SYSTEM: [&str; 14] = [
-    "/", "/bin", "/boot", "/dev", "/etc", "/home", "/lib", "/lib64", "/proc", "/root", "/run",
-    "/sys", "/usr", "/var",
+/// What the host itself needs under its own labels, as other runtimes have it; with what `/bin` and
+/// the like lead to.
+const SYSTEM: [&str; 29] = [
+    "/",
+    "/bin",
+    "/boot",
+    "/dev",
+    "/etc",
+    "/etc/passwd",
+    "/etc/pki",
+    "/etc/shadow",
+    "/home",
+    "/lib",
+    "/lib64",
+    "/media",
+    "/opt",
+    "/proc",
+    "/root",
+    "/run",
+    "/sbin",
+    "/srv",
+    "/sys",
+    "/system",
+    "/tmp",
+    "/usr",
+    "/usr/bin",
+    "/usr/lib",
+    "/usr/lib64",
+    "/usr/sbin",
+    "/var",
+    "/var/lib",
+    "/var/log",
 ];
 
 /// Gives everything at and beneath `path` a label.
@@ -104,7 +132,7 @@ mod tests {
 
     #[test]
     fn the_hosts_own_folders_are_refused() {
-        for path in ["/", "/etc", "/usr/", "/var"] {
+        for path in ["/", "/etc", "/usr/", "/usr/lib", "/etc/shadow", "/tmp"] {
             let refused = relabel(path, "system_u:object_r:container_file_t:s0").unwrap_err();
             assert!(refused.message.contains("of the host"), "{refused}");
         }
