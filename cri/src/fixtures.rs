@@ -108,6 +108,7 @@ pub(crate) fn container_record() -> ContainerRecord {
             },
         }),
         poststop_done: false,
+        unsynced: false,
         exit: None,
         launch: Launch {
             stop_signal: 3,

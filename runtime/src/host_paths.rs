@@ -15,6 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Instant, timeout_at};
 
 use crate::error::{Error, Result};
+use crate::runtime::Runtime;
 
 /// How long a file system may take to answer.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -26,7 +27,26 @@ const INVALID: i32 = rustix::io::Errno::INVAL.raw_os_error();
 
 /// The path without symbolic links, or an errno.
 type Found = std::result::Result<PathBuf, i32>;
-type UnderWay = Arc<Mutex<HashMap<PathBuf, watch::Receiver<Option<Found>>>>>;
+type UnderWay = Arc<Mutex<HashMap<(Purpose, PathBuf), watch::Receiver<Option<Found>>>>>;
+
+/// What a path is looked up for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Purpose {
+    Find,
+    /// As a folder, where there is nothing.
+    Make,
+}
+
+impl Runtime {
+    /// Makes the folders among the sources of mounts that are not there.
+    ///
+    /// # Errors
+    /// [`Error::File`] where one can't be made or its file system does not answer.
+    pub async fn make_mount_sources(&self, paths: &[PathBuf]) -> Result<()> {
+        let made = paths.iter().map(|path| self.host_paths.make(path));
+        futures::future::try_join_all(made).await.map(drop)
+    }
+}
 
 /// Looks up paths of the host.
 #[derive(Debug)]
@@ -47,25 +67,37 @@ impl Default for HostPaths {
 impl HostPaths {
     /// The source of a mount, without symbolic links.
     pub(crate) async fn resolve(&self, path: &Path) -> Result<PathBuf> {
-        self.resolve_by(path, DEADLINE, |path| std::fs::canonicalize(path))
+        let look = |path: &Path| std::fs::canonicalize(path);
+        self.look_up(Purpose::Find, path, DEADLINE, look).await
+    }
+
+    /// The same, of a folder that is made where there is nothing.
+    async fn make(&self, path: &Path) -> Result<PathBuf> {
+        self.look_up(Purpose::Make, path, DEADLINE, find_or_make)
             .await
     }
 
-    async fn resolve_by(
+    async fn look_up(
         &self,
+        purpose: Purpose,
         path: &Path,
         deadline: Duration,
         look: impl FnOnce(&Path) -> io::Result<PathBuf> + Send + 'static,
     ) -> Result<PathBuf> {
-        let failed = |why| Error::file("find the mount source", path, why);
+        let action = match purpose {
+            Purpose::Find => "find the mount source",
+            Purpose::Make => "find or make the mount source",
+        };
+        let failed = |why| Error::file(action, path, why);
         let until = Instant::now() + deadline;
-        let known = self.under_way.lock().get(path).cloned();
+        let key = (purpose, path.to_owned());
+        let known = self.under_way.lock().get(&key).cloned();
         let mut answer = match known {
             Some(answer) => answer,
             None => {
                 let turn = timeout_at(until, Arc::clone(&self.turns).acquire_owned()).await;
                 let turn = turn.map_err(|_| exhausted(path))?;
-                self.begin(path, look, turn.map_err(|_| Error::Aborted)?)
+                self.begin(key, look, turn.map_err(|_| Error::Aborted)?)
             }
         };
         let answered = timeout_at(until, answer.wait_for(Option::is_some)).await;
@@ -87,24 +119,35 @@ impl HostPaths {
 
     fn begin(
         &self,
-        path: &Path,
+        key: (Purpose, PathBuf),
         look: impl FnOnce(&Path) -> io::Result<PathBuf> + Send + 'static,
         turn: OwnedSemaphorePermit,
     ) -> watch::Receiver<Option<Found>> {
         let mut under_way = self.under_way.lock();
-        if let Some(answer) = under_way.get(path) {
+        if let Some(answer) = under_way.get(&key) {
             return answer.clone();
         }
         let (sender, answer) = watch::channel(None);
-        under_way.insert(path.to_owned(), answer.clone());
-        let (all, path) = (Arc::clone(&self.under_way), path.to_owned());
+        under_way.insert(key.clone(), answer.clone());
+        let all = Arc::clone(&self.under_way);
         tokio::task::spawn_blocking(move || {
-            let found = look(&path).map_err(|e| e.raw_os_error().unwrap_or(INVALID));
-            all.lock().remove(&path);
+            let found = look(&key.1).map_err(|e| e.raw_os_error().unwrap_or(INVALID));
+            all.lock().remove(&key);
             drop(turn);
             sender.send_replace(Some(found));
         });
         answer
+    }
+}
+
+fn find_or_make(path: &Path) -> io::Result<PathBuf> {
+    match std::fs::canonicalize(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            joey_failpoint::hit("volume.create")?;
+            std::fs::create_dir_all(path)?;
+            std::fs::canonicalize(path)
+        }
+        found => found,
     }
 }
 
@@ -140,6 +183,22 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_folder_that_is_not_there_is_made_and_nothing_is_replaced() {
+        let paths = HostPaths::default();
+        let folder = tempfile::tempdir().unwrap();
+        let folder = std::fs::canonicalize(folder.path()).unwrap();
+        let (new, file) = (folder.join("a/b"), folder.join("file"));
+        std::fs::write(&file, "kept").unwrap();
+        assert_eq!(paths.make(&new).await.unwrap(), new);
+        assert!(new.is_dir());
+        assert_eq!(paths.make(&file).await.unwrap(), file);
+        assert_eq!(std::fs::read(&file).unwrap(), b"kept");
+        let beneath = file.join("c");
+        let refused = paths.make(&beneath).await.unwrap_err().chain();
+        assert!(refused.contains("file/c"), "{refused}");
+    }
+
+    #[tokio::test]
     async fn a_path_that_hangs_takes_one_thread_and_hanging_paths_are_bounded() {
         let paths = HostPaths::default();
         let (open, gate) = std::sync::mpsc::channel::<()>();
@@ -153,7 +212,7 @@ mod tests {
         };
         let dead = Path::new("/dead");
         for _ in 0..3 {
-            let late = paths.resolve_by(dead, SHORT, hang(&gate)).await;
+            let late = paths.look_up(Purpose::Find, dead, SHORT, hang(&gate)).await;
             let text = late.unwrap_err().chain();
             assert!(
                 text.contains("/dead") && text.contains("does not answer"),
@@ -162,12 +221,12 @@ mod tests {
         }
         assert_eq!(paths.under_way.lock().len(), 1);
         for number in 1..MAX_LOOK_UPS {
-            let path = PathBuf::from(format!("/dead/{number}"));
+            let key = (Purpose::Make, PathBuf::from(format!("/dead/{number}")));
             let turn = Arc::clone(&paths.turns).try_acquire_owned().unwrap();
-            paths.begin(&path, hang(&gate), turn);
+            paths.begin(key, hang(&gate), turn);
         }
         let refused = paths
-            .resolve_by(Path::new("/etc"), SHORT, |path| std::fs::canonicalize(path))
+            .look_up(Purpose::Make, Path::new("/etc"), SHORT, find_or_make)
             .await
             .unwrap_err();
         assert!(refused.to_string().contains("/etc"), "{refused}");

@@ -17,7 +17,7 @@ use crate::config::netns_path;
 use crate::container::kill_group;
 use crate::error::{Error, Result};
 use crate::ids;
-use crate::model::{Cause, ContainerRecord, ContainerState, Exit, PodRecord, PodState};
+use crate::model::{Cause, ContainerRecord, ContainerState, Exit, Owner, PodRecord, PodState};
 use crate::objects::{Container, Pod};
 use crate::runtime::Runtime;
 
@@ -113,16 +113,21 @@ impl Runtime {
     }
 
     async fn rebooted(self: &Arc<Self>, pod: &Arc<Pod>) {
+        let starts_again = pod.record().config.owner == Owner::Joey;
         for container in pod.containers() {
-            if container.state() == ContainerState::Exited {
-                continue;
-            }
-            container.end(Exit {
+            let ended = container.end(Exit {
                 code: UNKNOWN_CODE,
                 at: ids::now(),
                 cause: Cause::NodeRebooted,
                 oom_kills: 0,
             });
+            let unsynced = starts_again && self.volatile_mark(container.id()).exists();
+            if unsynced {
+                container.change(|record| record.unsynced = true);
+            }
+            if !ended && !unsynced {
+                continue;
+            }
             if let Err(error) = container.save(&self.container_records) {
                 tracing::warn!(container = container.id(), error = %error.chain(), "a record is stale");
             }

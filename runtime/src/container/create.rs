@@ -122,6 +122,7 @@ impl Runtime {
             started: None,
             exit: None,
             poststop_done: false,
+            unsynced: false,
             launch,
             lowers,
             mounted_images,

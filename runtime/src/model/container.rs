@@ -334,6 +334,9 @@ pub struct ContainerRecord {
     /// Its `poststop` hooks have run.
     #[serde(default)]
     pub poststop_done: bool,
+    /// Its writable layer was mounted volatile before the node restarted: writes may be lost.
+    #[serde(default)]
+    pub unsynced: bool,
     /// What runs, from the request and the image.
     #[serde(default)]
     pub launch: Launch,
