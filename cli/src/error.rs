@@ -11,6 +11,8 @@ use crate::auth::AuthError;
 
 /// As docker has it: joey was called wrongly, or the container was not run.
 pub const NOT_RUN: u8 = 125;
+/// 128 + SIGINT.
+const INTERRUPTED: u8 = 130;
 /// The metadata in which the daemon tells the code for a program that did not start.
 const EXIT_CODE: &str = "joey-exit-code";
 
@@ -60,6 +62,9 @@ pub enum CliError {
     /// Flags that do not go together.
     #[error("{0}")]
     Usage(&'static str),
+    /// The user gave up at a question.
+    #[error("interrupted")]
+    Cancelled,
     /// Some of several objects; each was reported.
     #[error("")]
     Reported,
@@ -88,12 +93,16 @@ impl From<Status> for CliError {
 impl CliError {
     /// The code of a command that does not run a program.
     pub fn exit_code(&self) -> ExitCode {
-        ExitCode::FAILURE
+        match self {
+            Self::Cancelled => ExitCode::from(INTERRUPTED),
+            _ => ExitCode::FAILURE,
+        }
     }
 
     /// The code of a command whose own code is the program's.
     pub fn run_exit_code(&self) -> ExitCode {
         let told = match self {
+            Self::Cancelled => return self.exit_code(),
             Self::Status(status) => status.metadata().get(EXIT_CODE),
             _ => None,
         };

@@ -3,7 +3,11 @@
 use std::io::{self, IsTerminal};
 
 use joey_proto::api::Size;
-use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
+use rustix::io::Errno;
+use rustix::process::{Signal, kill_current_process_group};
+use rustix::termios::{
+    LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcgetwinsize, tcsetattr,
+};
 
 use crate::error::CliError;
 
@@ -11,6 +15,9 @@ use crate::error::CliError;
 const FIRST_KEY: u8 = 0x10;
 /// Ctrl-Q.
 const SECOND_KEY: u8 = 0x11;
+
+/// Bytes of a line that a terminal lets edit.
+const MAX_LINE: usize = 4096;
 
 /// Passes every key on as it is typed; the former mode comes back on drop.
 #[derive(Debug)]
@@ -32,7 +39,7 @@ impl RawMode {
         if !stdin.is_terminal() {
             return Err(CliError::NoTerminal);
         }
-        let failed = |error: rustix::io::Errno| CliError::Io("set up the terminal", error.into());
+        let failed = |error: Errno| CliError::Io("set up the terminal", error.into());
         let former = tcgetattr(&stdin).map_err(failed)?;
         let mut raw = former.clone();
         raw.make_raw();
@@ -70,23 +77,77 @@ pub fn ask(question: &str) -> Result<String, CliError> {
 /// Asks for a line that is not shown.
 ///
 /// # Errors
-/// As [`ask`]'s.
+/// As [`ask`]'s; [`CliError::Cancelled`] where the user gave up.
 pub fn ask_secret(question: &str) -> Result<String, CliError> {
-    let failed = |error: rustix::io::Errno| CliError::Io("set up the terminal", error.into());
-    let hidden = if io::stdin().is_terminal() {
-        let former = tcgetattr(io::stdin()).map_err(failed)?;
-        let mut silent = former.clone();
-        silent.local_modes -= LocalModes::ECHO;
-        tcsetattr(io::stdin(), OptionalActions::Now, &silent).map_err(failed)?;
-        Some(Restore(former))
-    } else {
-        None
-    };
-    let answer = ask(question);
-    if hidden.is_some() {
-        eprintln!();
+    if !io::stdin().is_terminal() {
+        return ask(question);
     }
-    answer
+    let silent = Silence::begin()?;
+    eprint!("{question}");
+    let line = read_line();
+    let pressed = line.as_ref().ok().and_then(|line| silent.signal_of(line));
+    drop(silent);
+    eprintln!();
+    if let Some(signal) = pressed {
+        // As the terminal would have sent it; where it is ignored joey ends by itself.
+        kill_current_process_group(signal).unwrap_or_default();
+        return Err(CliError::Cancelled);
+    }
+    let line = String::from_utf8(line?)
+        .map_err(|error| CliError::Io("read the answer", io::Error::other(error)))?;
+    Ok(line.trim_end_matches(['\r', '\n']).to_owned())
+}
+
+/// What is typed is not shown. The keys that would end joey end the line: the former mode must come
+/// back first.
+struct Silence {
+    interrupt: u8,
+    quit: u8,
+    _former: Restore,
+}
+
+impl Silence {
+    fn begin() -> Result<Self, CliError> {
+        let failed = |error: Errno| CliError::Io("set up the terminal", error.into());
+        let former = tcgetattr(io::stdin()).map_err(failed)?;
+        let key = |index| former.special_codes[index];
+        let (interrupt, quit) = (key(SpecialCodeIndex::VINTR), key(SpecialCodeIndex::VQUIT));
+        let mut silent = former.clone();
+        silent.local_modes -= LocalModes::ECHO | LocalModes::ISIG;
+        silent.special_codes[SpecialCodeIndex::VEOL] = interrupt;
+        silent.special_codes[SpecialCodeIndex::VEOL2] = quit;
+        tcsetattr(io::stdin(), OptionalActions::Now, &silent).map_err(failed)?;
+        Ok(Self {
+            interrupt,
+            quit,
+            _former: Restore(former),
+        })
+    }
+
+    fn signal_of(&self, line: &[u8]) -> Option<Signal> {
+        // Zero: the terminal has no such key.
+        let last = line.last().copied().filter(|key| *key != 0)?;
+        match last {
+            key if key == self.interrupt => Some(Signal::INT),
+            key if key == self.quit => Some(Signal::QUIT),
+            _ => None,
+        }
+    }
+}
+
+/// One line as the terminal hands it over, with what ended it.
+fn read_line() -> Result<Vec<u8>, CliError> {
+    let mut line = vec![0; MAX_LINE];
+    let read = rustix::io::retry_on_intr(|| rustix::io::read(io::stdin(), &mut line));
+    line.truncate(read.map_err(|error| CliError::Io("read the answer", error.into()))?);
+    Ok(line)
+}
+
+/// Warns of a password among the arguments; `instead` is what to use.
+pub fn warn_of_password(instead: &str) {
+    eprintln!(
+        "joey: WARNING! A password on the command line can be seen by others; use {instead} instead"
+    );
 }
 
 /// The terminal's size; None without a terminal.

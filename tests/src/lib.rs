@@ -12,6 +12,7 @@ mod leaks;
 mod pods;
 mod registry;
 mod stand;
+mod terminal;
 
 pub use client::{Client, container_spec, pod_config};
 pub use daemon::{Daemon, binary};
@@ -20,6 +21,7 @@ pub use leaks::{Footprint, shims};
 pub use pods::{bind, namespaces, pod_security, security};
 pub use registry::{CREDENTIALS, Registry};
 pub use stand::Stand;
+pub use terminal::{Terminal, piped, read_until, signal};
 
 use std::time::{Duration, Instant};
 

@@ -2,11 +2,12 @@
 #![allow(clippy::unwrap_used)]
 
 use std::io::Write;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Output};
 
-use joey_tests::{CREDENTIALS, Registry, Stand, busybox};
+use joey_tests::{CREDENTIALS, Registry, Stand, Terminal, busybox, piped};
 use serde_json::Value;
 
 /// A stand and a private registry with an image.
@@ -29,12 +30,7 @@ fn with_home(stand: &Stand, home: &Path, arguments: &[&str]) -> Command {
 }
 
 fn with_input(command: &mut Command, input: &str) -> Output {
-    let mut child = command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut child = piped(command);
     child
         .stdin
         .take()
@@ -79,8 +75,9 @@ async fn a_login_is_checked_kept_and_used() {
     );
     assert!(done.status.success(), "{done:?}");
     assert_eq!(done.stdout, b"Login Succeeded\n");
-    let mode = std::fs::metadata(&file).unwrap().permissions().mode();
-    assert_eq!(mode & 0o777, 0o600);
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&file), 0o600);
+    assert_eq!(mode(file.parent().unwrap()), 0o700);
     let content: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
     assert_eq!(content["auths"][host(&name)]["auth"], "YWxpY2U6c2VjcmV0");
 
@@ -140,7 +137,13 @@ async fn credentials_of_one_pull() {
             .status
             .success()
     );
-    assert!(joey(&["pull", "--creds", &creds, &name]).status.success());
+    let pulled = joey(&["pull", "--creds", &creds, &name]);
+    assert!(pulled.status.success());
+    let told = String::from_utf8(pulled.stderr).unwrap();
+    assert!(
+        told.contains("WARNING") && !told.contains(password),
+        "{told}"
+    );
     assert!(!home.path().join(".docker").exists(), "nothing is kept");
     stand.out(&["rmi", &name]);
     stand.assert_clean().await;
@@ -198,5 +201,88 @@ async fn a_helper_keeps_secrets_and_is_told_them_by_no_argument() {
     let error = String::from_utf8(missing.stderr).unwrap();
     assert!(error.contains("docker-credential-nosuch"), "{error}");
     stand.out(&["rmi", &name]);
+    stand.assert_clean().await;
+}
+
+#[tokio::test]
+async fn logins_at_once_are_all_kept() {
+    let (stand, first, name) = stand().await;
+    let second = Registry::start_private().await;
+    let other = second.push("team/private", "1", busybox()).await;
+    let (user, password) = CREDENTIALS;
+    for _ in 0..5 {
+        let home = tempfile::tempdir().unwrap();
+        let login = |name: &str| {
+            let login = ["login", "-u", user, "-p", password, host(name)];
+            piped(&mut with_home(&stand, home.path(), &login))
+        };
+        for login in [login(&name), login(&other)] {
+            let done = login.wait_with_output().unwrap();
+            assert!(done.status.success(), "{done:?}");
+            assert!(done.stderr.starts_with(b"joey: WARNING"), "{done:?}");
+        }
+        let content = std::fs::read(home.path().join(".docker/config.json")).unwrap();
+        let content: Value = serde_json::from_slice(&content).unwrap();
+        assert_eq!(content["auths"].as_object().unwrap().len(), 2, "{content}");
+    }
+    drop((first, second));
+    stand.assert_clean().await;
+}
+
+#[tokio::test]
+async fn the_file_stays_its_owners() {
+    let (stand, _registry, name) = stand().await;
+    let (user, password) = CREDENTIALS;
+    let home = tempfile::tempdir().unwrap();
+    let file = home.path().join(".docker/config.json");
+    std::fs::create_dir(file.parent().unwrap()).unwrap();
+    std::fs::write(&file, "{}").unwrap();
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o640)).unwrap();
+    std::os::unix::fs::chown(&file, Some(1234), Some(2345)).unwrap();
+    let login = ["login", "-u", user, "--password-stdin", host(&name)];
+    let done = with_input(&mut with_home(&stand, home.path(), &login), password);
+    assert!(done.status.success(), "{done:?}");
+    assert!(
+        std::fs::read_to_string(&file)
+            .unwrap()
+            .contains(host(&name))
+    );
+    let kept = std::fs::metadata(&file).unwrap();
+    assert_eq!(
+        (kept.uid(), kept.gid(), kept.mode() & 0o7777),
+        (1234, 2345, 0o640)
+    );
+    stand.assert_clean().await;
+}
+
+#[tokio::test]
+async fn a_password_is_not_shown_and_can_be_given_up() {
+    let (stand, _registry, name) = stand().await;
+    let (user, password) = CREDENTIALS;
+    let home = tempfile::tempdir().unwrap();
+    let login = ["login", "-u", user, host(&name)];
+    let echo = |terminal: &Terminal| {
+        let mode = rustix::termios::tcgetattr(terminal.master()).unwrap();
+        mode.local_modes.contains(rustix::termios::LocalModes::ECHO)
+    };
+    for (typed, signal) in [(&b"sec\x03"[..], 2), (b"\x1c", 3)] {
+        let mut terminal = Terminal::start(&mut with_home(&stand, home.path(), &login));
+        terminal.see("Password: ");
+        assert!(!echo(&terminal));
+        terminal.type_in(typed);
+        let (shown, status) = terminal.ended();
+        assert_eq!((shown.trim(), status.signal()), ("", Some(signal)));
+        assert!(echo(&terminal));
+    }
+    let mut terminal = Terminal::start(&mut with_home(&stand, home.path(), &login));
+    terminal.see("Password: ");
+    // The line can be edited.
+    terminal.type_in(format!("wrong\x15{password}x\x7f\n").as_bytes());
+    let (shown, status) = terminal.ended();
+    assert!(
+        status.success() && shown.trim() == "Login Succeeded",
+        "{shown}"
+    );
+    assert!(echo(&terminal));
     stand.assert_clean().await;
 }

@@ -1,13 +1,12 @@
 //! `joey run` in the foreground: no byte is lost, whatever the timing.
 #![allow(clippy::unwrap_used)]
 
-use std::io::{Read, Write};
-use std::os::fd::OwnedFd;
-use std::process::{Child, Command, Output, Stdio};
+use std::io::Write;
+use std::process::Output;
 use std::time::Duration;
 
-use joey_tests::{Stand, eventually};
-use rustix::process::{Pid, Signal, kill_process};
+use joey_tests::{Stand, Terminal, piped, read_until, signal};
+use rustix::process::Signal;
 
 /// Bytes of every value in no order.
 fn noise(length: usize, seed: u64) -> Vec<u8> {
@@ -19,31 +18,6 @@ fn noise(length: usize, seed: u64) -> Vec<u8> {
         state.to_le_bytes()[3]
     };
     std::iter::repeat_with(next).take(length).collect()
-}
-
-fn piped(command: &mut Command) -> Child {
-    command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap()
-}
-
-/// Reads until `wanted` has come.
-fn read_until(from: &mut impl Read, wanted: &[u8]) -> Vec<u8> {
-    let mut seen = Vec::new();
-    let mut byte = [0];
-    while !seen.ends_with(wanted) {
-        let count = from.read(&mut byte).unwrap();
-        assert_eq!(count, 1, "ended after {:?}", String::from_utf8_lossy(&seen));
-        seen.push(byte[0]);
-    }
-    seen
-}
-
-fn signal(child: &Child, signal: Signal) {
-    kill_process(Pid::from_child(child), signal).unwrap();
 }
 
 #[tokio::test]
@@ -281,60 +255,6 @@ async fn exit_codes_are_dockers() {
     stand.assert_clean().await;
 }
 
-/// A terminal for joey: what people type into and look at.
-struct Terminal {
-    master: std::fs::File,
-    child: Child,
-}
-
-impl Terminal {
-    fn run(stand: &Stand, arguments: &[&str]) -> Self {
-        let flags = rustix::pty::OpenptFlags::RDWR | rustix::pty::OpenptFlags::NOCTTY;
-        let master = rustix::pty::openpt(flags).unwrap();
-        rustix::pty::unlockpt(&master).unwrap();
-        let path = rustix::pty::ptsname(&master, Vec::new()).unwrap();
-        let size = rustix::termios::Winsize {
-            ws_row: 33,
-            ws_col: 111,
-            ws_xpixel: 0,
-            ws_ypixel: 0,
-        };
-        rustix::termios::tcsetwinsize(&master, size).unwrap();
-        let flags = rustix::fs::OFlags::RDWR | rustix::fs::OFlags::NOCTTY;
-        let slave: OwnedFd = rustix::fs::open(path, flags, rustix::fs::Mode::empty()).unwrap();
-        let stdio = || Stdio::from(slave.try_clone().unwrap());
-        let child = stand
-            .joey_command(arguments)
-            .stdin(stdio())
-            .stdout(stdio())
-            .stderr(stdio())
-            .spawn()
-            .unwrap();
-        Self {
-            master: master.into(),
-            child,
-        }
-    }
-
-    fn see(&mut self, wanted: &str) -> String {
-        let seen = read_until(&mut self.master, wanted.as_bytes());
-        String::from_utf8(seen).unwrap()
-    }
-
-    fn type_in(&mut self, text: &[u8]) {
-        self.master.write_all(text).unwrap();
-    }
-
-    /// What is still to be seen, and joey's code.
-    fn end(mut self) -> (String, i32) {
-        let mut rest = Vec::new();
-        // EIO: the other side is closed.
-        drop(self.master.read_to_end(&mut rest));
-        let code = self.child.wait().unwrap().code().unwrap();
-        (String::from_utf8(rest).unwrap(), code)
-    }
-}
-
 #[tokio::test]
 async fn a_terminal_is_one_from_the_first_byte_on() {
     let stand = Stand::start().await;
@@ -354,54 +274,13 @@ async fn a_terminal_is_one_from_the_first_byte_on() {
         ws_xpixel: 0,
         ws_ypixel: 0,
     };
-    rustix::termios::tcsetwinsize(&terminal.master, size).unwrap();
+    rustix::termios::tcsetwinsize(terminal.master(), size).unwrap();
     terminal.type_in(b"w\xc3\xb6rd\n");
     assert_eq!(terminal.end(), ("wörd\r\n[wörd]\r\n".into(), 4));
     // More than a terminal's buffers hold.
     let terminal = Terminal::run(&stand, &["run", "-it", "--rm", image, "seq", "1", "20000"]);
     let expected: String = (1..=20_000).map(|number| format!("{number}\r\n")).collect();
     assert_eq!(terminal.end(), (expected, 0));
-    stand.assert_clean().await;
-}
-
-#[tokio::test]
-async fn detached_keys_and_attached_again() {
-    let stand = Stand::start().await;
-    let image = stand.image_name.as_str();
-    let script =
-        "while read line; do echo \"<$line>\"; stty size; test $line = end && exit 8; done";
-    let run = ["run", "-it", "--name", "shell", image, "sh", "-c", script];
-    let mut terminal = Terminal::run(&stand, &run);
-    terminal.type_in(b"one\n");
-    terminal.see("<one>\r\n33 111\r\n");
-    terminal.type_in(b"\x10\x11");
-    assert_eq!(terminal.end().1, 0);
-    assert!(stand.out(&["ps"]).contains("shell"));
-    let mut terminal = Terminal::run(&stand, &["attach", "shell"]);
-    let size = rustix::termios::Winsize {
-        ws_row: 20,
-        ws_col: 70,
-        ws_xpixel: 0,
-        ws_ypixel: 0,
-    };
-    terminal.type_in(b"two\n");
-    terminal.see("<two>\r\n33 111\r\n");
-    rustix::termios::tcsetwinsize(&terminal.master, size).unwrap();
-    signal(&terminal.child, Signal::WINCH);
-    tokio::time::sleep(Duration::from_millis(300)).await;
-    terminal.type_in(b"end\n");
-    terminal.see("<end>\r\n20 70\r\n");
-    assert_eq!(terminal.end(), (String::new(), 8));
-    eventually("it has ended", || async {
-        stand.out(&["ps", "-a"]).contains("Exited (8)")
-    })
-    .await;
-    // Started again with a terminal of its own.
-    let mut terminal = Terminal::run(&stand, &["start", "-ai", "shell"]);
-    terminal.type_in(b"end\n");
-    terminal.see("<end>\r\n33 111\r\n");
-    assert_eq!(terminal.end().1, 8);
-    stand.out(&["rm", "shell"]);
     stand.assert_clean().await;
 }
 

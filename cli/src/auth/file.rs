@@ -1,13 +1,14 @@
 //! The file of credentials: docker's `config.json`, which podman's `auth.json` is too.
 
-use std::fs;
-use std::io::{ErrorKind, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::PathBuf;
+use std::fs::{self, DirBuilder, File, Metadata, Permissions};
+use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
+use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use joey_proto::api::RegistryAuth;
+use rustix::io::Errno;
 use serde_json::{Map, Value, json};
 
 use super::{AuthError, DEFAULT_REGISTRY, canonical, helper};
@@ -87,15 +88,17 @@ impl AuthFile {
             return helper::store(helper, key(host), username, password);
         }
         let auth = STANDARD.encode(format!("{username}:{password}"));
-        self.forget(host);
-        let path = self.path.clone();
-        let auths = self.content.entry("auths").or_insert_with(|| json!({}));
-        let Value::Object(auths) = auths else {
-            let why = "auths is no object".to_owned();
-            return Err(AuthError::Malformed { path, why });
-        };
-        auths.insert(key(host).to_owned(), json!({ "auth": auth }));
-        self.write()
+        self.change(|file| {
+            file.forget(host);
+            let path = file.path.clone();
+            let auths = file.content.entry("auths").or_insert_with(|| json!({}));
+            let Value::Object(auths) = auths else {
+                let why = "auths is no object".to_owned();
+                return Err(AuthError::Malformed { path, why });
+            };
+            auths.insert(key(host).to_owned(), json!({ "auth": auth }));
+            Ok(())
+        })
     }
 
     /// Removes credentials; false where there were none.
@@ -108,10 +111,33 @@ impl AuthFile {
             }
         }
         if self.forget(host) {
-            self.write()?;
+            self.change(|file| {
+                file.forget(host);
+                Ok(())
+            })?;
             known = true;
         }
         Ok(known)
+    }
+
+    /// Changes the file as it is now, while no other joey does.
+    fn change(
+        &mut self,
+        change: impl FnOnce(&mut Self) -> Result<(), AuthError>,
+    ) -> Result<(), AuthError> {
+        // A link to the file stays one.
+        let target = fs::canonicalize(&self.path).unwrap_or_else(|_| self.path.clone());
+        let folder = target.parent().filter(|path| !path.as_os_str().is_empty());
+        let folder = folder.unwrap_or_else(|| Path::new("."));
+        let failed = |source| AuthError::File {
+            action: "write",
+            path: target.clone(),
+            source,
+        };
+        let _lock = lock(folder).map_err(failed)?;
+        *self = Self::read(self.path.clone())?;
+        change(self)?;
+        replace(&target, &self.content).map_err(failed)
     }
 
     fn forget(&mut self, host: &str) -> bool {
@@ -170,37 +196,63 @@ impl AuthFile {
         }
         Ok(Some(auth))
     }
+}
 
-    /// Replaces the file atomically; only its owner may read it.
-    fn write(&self) -> Result<(), AuthError> {
-        // A link to the file stays one.
-        let target = fs::canonicalize(&self.path).unwrap_or_else(|_| self.path.clone());
-        let failed = |source| AuthError::File {
-            action: "write",
-            path: target.clone(),
-            source,
-        };
-        let folder = target.parent().filter(|path| !path.as_os_str().is_empty());
-        if let Some(folder) = folder {
-            fs::create_dir_all(folder).map_err(failed)?;
-        }
-        let mut temporary = target.clone().into_os_string();
-        temporary.push(format!(".{}.tmp", std::process::id()));
-        let mut bytes = serde_json::to_vec_pretty(&self.content)
-            .map_err(|error| failed(std::io::Error::other(error)))?;
-        bytes.push(b'\n');
-        let written = fs::File::options()
+/// Makes the folder where it is not there, and keeps other joeys from its files until the lock is
+/// dropped.
+fn lock(folder: &Path) -> io::Result<File> {
+    let mut builder = DirBuilder::new();
+    builder.recursive(true).mode(0o700).create(folder)?;
+    let lock = File::open(folder)?;
+    match lock.lock() {
+        // Some file systems have no locks for folders.
+        Err(error) if !without_locks(&error) => Err(error),
+        _ => Ok(lock),
+    }
+}
+
+fn without_locks(error: &io::Error) -> bool {
+    let errno = Errno::from_io_error(error);
+    matches!(
+        errno,
+        Some(Errno::NOLCK | Errno::OPNOTSUPP | Errno::NOSYS | Errno::BADF | Errno::INVAL)
+    )
+}
+
+/// Replaces a file atomically. A new one is for its owner alone; another keeps its owner and mode,
+/// whoever runs joey.
+fn replace(target: &Path, content: &Map<String, Value>) -> io::Result<()> {
+    let mut temporary = target.as_os_str().to_owned();
+    temporary.push(format!(".{}.tmp", std::process::id()));
+    let mut bytes = serde_json::to_vec_pretty(content)?;
+    bytes.push(b'\n');
+    let write = || {
+        let mut file = File::options()
             .write(true)
             .create_new(true)
             .mode(0o600)
-            .open(&temporary)
-            .and_then(|mut file| file.write_all(&bytes).and_then(|()| file.sync_all()))
-            .and_then(|()| fs::rename(&temporary, &target));
-        written.map_err(|error| {
-            drop(fs::remove_file(&temporary));
-            failed(error)
-        })
+            .open(&temporary)?;
+        if let Ok(former) = fs::metadata(target) {
+            keep_owner(&file, &former)?;
+        }
+        file.write_all(&bytes)?;
+        file.sync_all()?;
+        fs::rename(&temporary, target)
+    };
+    write().inspect_err(|_| drop(fs::remove_file(&temporary)))
+}
+
+fn keep_owner(file: &File, former: &Metadata) -> io::Result<()> {
+    let new = file.metadata()?;
+    let (uid, gid) = (former.uid(), former.gid());
+    if (new.uid(), new.gid()) != (uid, gid) {
+        match fchown(file, Some(uid), Some(gid)) {
+            // Another's file in a folder of one's own becomes one's own.
+            Err(error) if error.kind() != ErrorKind::PermissionDenied => return Err(error),
+            _ => {}
+        }
     }
+    file.set_permissions(Permissions::from_mode(former.mode() & 0o777))
 }
 
 fn key(host: &str) -> &str {
@@ -212,8 +264,6 @@ fn key(host: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
     use super::*;
 
     fn file(name: &str, content: &str) -> AuthFile {
@@ -249,8 +299,6 @@ mod tests {
         let mut again = AuthFile::read(kept.path.clone()).unwrap();
         assert_eq!(again.content["detachKeys"], "ctrl-x");
         assert_eq!(again.get("h", "a").unwrap().unwrap().password, "pass:word");
-        let mode = fs::metadata(&kept.path).unwrap().permissions().mode();
-        assert_eq!(mode & 0o777, 0o600);
         assert!(again.erase("h").unwrap() && !again.erase("h").unwrap());
         assert!(
             AuthFile::read(kept.path.clone())
@@ -260,6 +308,20 @@ mod tests {
                 .is_none()
         );
         fs::remove_file(kept.path).unwrap();
+    }
+
+    #[test]
+    fn what_others_stored_meanwhile_is_kept() {
+        let mut first = file("race", "{}");
+        let mut second = AuthFile::read(first.path.clone()).unwrap();
+        first.store("a", "user", "one").unwrap();
+        second.store("b", "user", "two").unwrap();
+        first.store("c", "user", "three").unwrap();
+        assert!(second.erase("b").unwrap());
+        let last = AuthFile::read(first.path.clone()).unwrap();
+        let known = |host| last.get(host, "x").unwrap().is_some();
+        assert!(known("a") && !known("b") && known("c"));
+        fs::remove_file(first.path).unwrap();
     }
 
     #[test]

@@ -63,7 +63,10 @@ pub fn for_image(
 ) -> Result<Option<RegistryAuth>, crate::CliError> {
     if let Some(creds) = creds {
         let (username, password) = match creds.split_once(':') {
-            Some((username, password)) => (username, password.to_owned()),
+            Some((username, password)) => {
+                terminal::warn_of_password("--creds USER, which asks for it,");
+                (username, password.to_owned())
+            }
             None => (creds, terminal::ask_secret("Password: ")?),
         };
         if username.is_empty() {

@@ -20,7 +20,7 @@ pub async fn login(client: &Client, args: Login) -> Result<(), CliError> {
     };
     let password = match args.password {
         Some(password) => {
-            eprintln!("joey: a password in the arguments is seen by others: use --password-stdin");
+            terminal::warn_of_password("--password-stdin");
             password
         }
         None if args.password_stdin => read_password()?,
