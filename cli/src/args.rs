@@ -127,6 +127,9 @@ pub struct ContainerArgs {
     /// Share of CPU time under load, 1024 being usual
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(i64).range(2..=262_144))]
     pub cpu_shares: Option<i64>,
+    /// Signal that asks it to end, by name or number [default: the image's, else TERM]
+    #[arg(long, value_name = "SIGNAL", value_parser = parse::signal)]
+    pub stop_signal: Option<u32>,
     /// Every capability and device, nothing hidden
     #[arg(long)]
     pub privileged: bool,
@@ -425,6 +428,7 @@ mod tests {
             &["joey", "run", "-m", "1x", "a"],
             &["joey", "run", "--log-opt", "max-size", "a"],
             &["joey", "kill", "-s", "NOSUCH", "a"],
+            &["joey", "run", "--stop-signal", "32", "a"],
             &["joey", "ps", "-f", "colour=red"],
             &["joey", "login", "--password-stdin"],
             &["joey", "exec", "a"],

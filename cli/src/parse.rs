@@ -166,16 +166,33 @@ const SIGNALS: [&str; 31] = [
     "XCPU", "XFSZ", "VTALRM", "PROF", "WINCH", "IO", "PWR", "SYS",
 ];
 
-/// A signal's number, by its name with or without SIG, or by itself.
+/// As programs see it: the C library keeps the two before to itself.
+const RTMIN: u32 = 34;
+const RTMAX: u32 = 64;
+
+/// A signal's number, by its name with or without SIG, `RTMIN+n`, `RTMAX-n`, or by itself.
 pub fn signal(text: &str) -> Result<u32, String> {
     let upper = text.to_ascii_uppercase();
     let name = upper.strip_prefix("SIG").unwrap_or(&upper);
-    let numbered = (1..).zip(SIGNALS);
-    let found = numbered
-        .filter(|(number, known)| *known == name || number.to_string() == text)
-        .map(|(number, _)| number)
-        .next();
-    found.ok_or_else(|| format!("{text:?} is no signal"))
+    let named = || (1..).zip(SIGNALS).find(|(_, known)| *known == name);
+    let number = text.parse().ok();
+    let number = number.or_else(|| named().map(|(number, _)| number));
+    number
+        .or_else(|| real_time(name))
+        .filter(|number| matches!(number, 1..=31 | RTMIN..=RTMAX))
+        .ok_or_else(|| format!("{text:?} is no signal"))
+}
+
+fn real_time(name: &str) -> Option<u32> {
+    let distance = |rest: &str, sign| match rest.strip_prefix(sign) {
+        Some(digits) => digits.parse().ok(),
+        None => rest.is_empty().then_some(0),
+    };
+    let number = match name.strip_prefix("RTMIN") {
+        Some(rest) => RTMIN.checked_add(distance(rest, '+')?),
+        None => RTMAX.checked_sub(distance(name.strip_prefix("RTMAX")?, '-')?),
+    };
+    number.filter(|number| *number >= RTMIN)
 }
 
 /// `ps --filter`.
@@ -398,10 +415,26 @@ mod tests {
 
     #[test]
     fn signals() {
-        for (text, number) in [("KILL", 9), ("sigterm", 15), ("9", 9), ("SYS", 31)] {
-            assert_eq!(signal(text), Ok(number));
+        for (text, number) in [
+            ("KILL", 9),
+            ("sigterm", 15),
+            ("9", 9),
+            ("SYS", 31),
+            ("RTMIN", 34),
+            ("SIGRTMIN+3", 37),
+            ("rtmax-1", 63),
+            ("RTMAX-30", 34),
+            ("34", 34),
+            ("64", 64),
+        ] {
+            assert_eq!(signal(text), Ok(number), "{text}");
         }
-        assert!(signal("0").is_err() && signal("NOSUCH").is_err() && signal("").is_err());
+        for wrong in [
+            "", "0", "32", "33", "65", "NOSUCH", "SIG", "RTMIN-1", "RTMIN+31", "RTMAX-31",
+            "RTMAX+1", "RTMIN+", "SIG9",
+        ] {
+            assert!(signal(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -36,7 +36,7 @@ impl Footprint {
             cgroups: cgroups(daemon),
             host_ports: nft_elements(),
             run_files: names(&daemon.state().join("pods")),
-            records: ["pods", "containers", "writable"]
+            records: ["pods", "containers", "writable", "container-logs"]
                 .iter()
                 .flat_map(|kind| names(&daemon.root().join(kind)))
                 .collect(),

@@ -196,6 +196,31 @@ async fn stop_kill_wait_and_removal_are_dockers() {
 }
 
 #[tokio::test]
+async fn real_time_signals() {
+    let stand = Stand::start().await;
+    let script = "trap 'echo 35' 35; trap 'echo 63' 63; trap 'exit 9' 37; echo ready; \
+                  while :; do sleep 0.1; done";
+    let run = ["run", "-d", "--name", "c", "--stop-signal", "RTMIN+3"];
+    stand.out(&[&run[..], &[&stand.image_name, "sh", "-c", script]].concat());
+    let mut wanted = "ready\n".to_owned();
+    for (signal, line) in [("SIGRTMIN+1", "35\n"), ("rtmax-1", "63\n"), ("35", "35\n")] {
+        eventually(signal, || async { stand.out(&["logs", "c"]) == wanted }).await;
+        assert_eq!(stand.out(&["kill", "-s", signal, "c"]), "c\n");
+        wanted.push_str(line);
+    }
+    eventually("the last", || async { stand.out(&["logs", "c"]) == wanted }).await;
+    assert_eq!(inspect(&stand, "c")["Config"]["StopSignal"], 37);
+    stand.out(&["stop", "-t", "10", "c"]);
+    assert_eq!(stand.out(&["wait", "c"]), "9\n");
+    for wrong in ["32", "65", "RTMIN+31"] {
+        let (code, error) = stand.fails(&["kill", "-s", wrong, "c"]);
+        assert!(code != 0 && error.contains(wrong), "{error}");
+    }
+    stand.out(&["rm", "c"]);
+    stand.assert_clean().await;
+}
+
+#[tokio::test]
 async fn lists_show_what_is_asked_for() {
     let stand = Stand::start().await;
     let image = stand.image_name.as_str();

@@ -11,15 +11,19 @@ use crate::client::Client;
 use crate::error::CliError;
 use crate::parse::{self, LogOption};
 
-/// Makes the container.
+/// Makes the container; its input ends with that of its first client unless `detached`.
 pub async fn create(
     client: &Client,
     args: ContainerArgs,
     image: String,
     command: Vec<String>,
+    detached: bool,
 ) -> Result<CreateContainerResponse, CliError> {
     let creds = args.credentials.creds.clone();
-    let request = request(args, image, command)?;
+    let request = CreateContainerRequest {
+        keep_stdin: detached,
+        ..request(args, image, command)?
+    };
     let mut client = client.clone();
     match client.create_container(request.clone()).await {
         // A container needs nothing else that could be absent.
@@ -89,6 +93,8 @@ fn request(
         auto_remove: args.rm,
         log_max_bytes,
         log_max_files,
+        stop_signal: args.stop_signal.unwrap_or_default(),
+        keep_stdin: false,
     })
 }
 

@@ -25,8 +25,9 @@ pub async fn run(client: &Client, args: Run) -> Result<ExitCode, CliError> {
     if tty && stdin && !args.detach && !std::io::IsTerminal::is_terminal(&std::io::stdin()) {
         return Err(CliError::NoTerminal);
     }
-    let made = container::create(client, args.container, args.image, args.command).await?;
-    if args.detach {
+    let detach = args.detach;
+    let made = container::create(client, args.container, args.image, args.command, detach).await?;
+    if detach {
         let request = StartContainerRequest {
             container: made.id.clone(),
         };

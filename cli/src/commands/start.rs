@@ -2,8 +2,9 @@
 
 use std::process::ExitCode;
 
-use joey_proto::api::{ListContainersRequest, StartContainerRequest, StreamStart};
+use joey_proto::api::{StartContainerRequest, StreamStart};
 
+use super::attach;
 use super::each::each;
 use crate::args::Start;
 use crate::client::Client;
@@ -19,11 +20,8 @@ pub async fn run(client: &Client, args: Start) -> Result<ExitCode, CliError> {
             ));
         };
         let start = StreamStart {
-            container: container.clone(),
-            tty: has_terminal(client, container).await?,
-            stdin: args.interactive,
             start: true,
-            ..StreamStart::default()
+            ..attach::stream(client, container, args.interactive).await?
         };
         return Ok(session::run(client, Kind::Attach, start).await?.exit_code());
     }
@@ -36,16 +34,4 @@ pub async fn run(client: &Client, args: Start) -> Result<ExitCode, CliError> {
     })
     .await?;
     Ok(ExitCode::SUCCESS)
-}
-
-/// Whether a container has a terminal; false for an unknown one, which the daemon will name.
-pub async fn has_terminal(client: &Client, name: &str) -> Result<bool, CliError> {
-    let listed = client
-        .clone()
-        .list_containers(ListContainersRequest { all: true })
-        .await?;
-    let containers = listed.into_inner().containers;
-    Ok(containers.iter().any(|container| {
-        container.tty && (container.name == name || container.id.starts_with(name))
-    }))
 }

@@ -12,6 +12,7 @@ use tonic::{Status, Streaming};
 
 use super::fd::AsyncPipe;
 use super::sessions::Session;
+use super::start_container::start_attached;
 use super::status::Failure;
 use super::stream::{Client, Sink, Source, clamp, output, pipe, relay, start_of, take_all};
 use super::{STREAM_DEPTH, State, Stream};
@@ -26,16 +27,13 @@ pub async fn attach(
 ) -> Result<Stream<StreamOutput>, Failure> {
     let start = start_of(&mut stream).await?;
     let container = state.find(&start.container)?;
-    let busy = state.sessions.enter(container.id());
     let tty = container.record().config.tty;
     let size = start.size.as_ref().filter(|_| tty).map(clamp);
-    let mut session = None;
-    if start.start {
-        session = state
-            .start_attached(&container, &busy, start.stdin, size)
-            .await?;
-    }
-    let session = match session {
+    let (busy, started) = match start.start {
+        true => start_attached(state, &container, start.stdin, size).await?,
+        false => (state.sessions.enter(container.id()), None),
+    };
+    let session = match started {
         Some(session) => session,
         None => {
             let stdin = start.stdin && container.record().config.stdin;

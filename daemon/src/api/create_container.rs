@@ -14,7 +14,8 @@ use joey_runtime::model::{
 };
 
 use super::status::Failure;
-use super::{AUTO_REMOVE, MAX_LOG_FILES, NAMESPACE, State, names};
+use super::task::to_its_end;
+use super::{AUTO_REMOVE, MAX_LOG_FILES, NAMESPACE, State, container_log, names};
 use crate::config;
 
 /// Hidden from containers that are not privileged, as containerd hides them.
@@ -59,13 +60,13 @@ pub async fn create(
             name: request.image.clone(),
         })?;
     let name = Reservation::take(state, &request.name)?;
-    let uid = format!("{:032x}", rand::random::<u128>());
+    let uid = container_log::new_uid();
     let pod = pod_config(state, &request, &name.name, &uid)?;
     let container = container_config(state, &request, &name.name, &pod, &image)?;
-    make_volumes(&request.volumes)?;
-    // In a task of its own: a client that goes away must not leave a pod without a container.
+    let volumes: Vec<PathBuf> = request.volumes.iter().map(|v| (&v.source).into()).collect();
+    state.runtime.make_mount_sources(&volumes).await?;
     let state = Arc::clone(state);
-    let made = tokio::spawn(async move {
+    to_its_end(async move {
         let pod_id = state.runtime.run_pod(pod).await?;
         match state.runtime.create_container(&pod_id, container).await {
             Ok(id) => Ok(CreateContainerResponse {
@@ -77,9 +78,8 @@ pub async fn create(
                 Err(Failure::from(error))
             }
         }
-    });
-    made.await
-        .unwrap_or(Err(Failure::Runtime(joey_runtime::Error::Aborted)))
+    })
+    .await
 }
 
 impl State {
@@ -259,13 +259,14 @@ fn container_config(
         log_path: Some(pod.log_directory.join("container.log")),
         log_rotation: log_rotation(&state.config.containers, request)?,
         stdin: request.stdin,
-        stdin_once: request.stdin && !request.tty,
+        stdin_once: request.stdin && !request.tty && !request.keep_stdin,
         tty: request.tty,
         resources: resources(request)?,
         // Not the daemon's own.
         oom_score_adj: Some(0),
         security: security(state, request),
         pid: PidMode::Container,
+        stop_signal: (request.stop_signal != 0).then(|| request.stop_signal.to_string()),
         ..ContainerConfig::default()
     })
 }
@@ -325,20 +326,6 @@ fn mount(volume: &Volume) -> Result<Mount, Failure> {
         uids: Vec::new(),
         gids: Vec::new(),
     })
-}
-
-/// A volume's folder that is not there is made.
-fn make_volumes(volumes: &[Volume]) -> Result<(), Failure> {
-    for Volume { source, .. } in volumes {
-        if !std::path::Path::new(source).exists() {
-            std::fs::create_dir_all(source).map_err(|error| Failure::File {
-                action: "create the volume's folder",
-                path: source.clone(),
-                source: error,
-            })?;
-        }
-    }
-    Ok(())
 }
 
 fn resources(request: &CreateContainerRequest) -> Result<Resources, Failure> {

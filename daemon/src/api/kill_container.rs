@@ -1,5 +1,6 @@
 //! `KillContainer`: one signal to a container's first process.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use joey_proto::api::{KillContainerRequest, KillContainerResponse};
@@ -12,6 +13,8 @@ use super::status::Failure;
 
 /// How long SIGKILL may take, as docker has it.
 const KILL_TIME: Duration = Duration::from_secs(10);
+/// SIGRTMIN … SIGRTMAX, as programs see them.
+const REAL_TIME: RangeInclusive<i32> = 34..=64;
 
 /// Sends the signal; a container that has ended takes none. After SIGKILL the end is waited for.
 pub async fn kill(
@@ -19,9 +22,7 @@ pub async fn kill(
     request: &KillContainerRequest,
 ) -> Result<KillContainerResponse, Failure> {
     let container = state.find(&request.container)?;
-    let signal = i32::try_from(request.signal)
-        .ok()
-        .and_then(Signal::from_named_raw)
+    let signal = signal(request.signal)
         .ok_or_else(|| Failure::Invalid(format!("{} is no signal", request.signal)))?;
     let record = container.record();
     match (&record.started, record.state()) {
@@ -41,6 +42,16 @@ pub async fn kill(
         }
     }
     Ok(KillContainerResponse {})
+}
+
+/// A named signal, or a real-time one. What is between them the C library keeps to itself.
+fn signal(number: u32) -> Option<Signal> {
+    let number = i32::try_from(number).ok()?;
+    if REAL_TIME.contains(&number) {
+        // SAFETY: the kernel has this signal, and the C library does not use it.
+        return Some(unsafe { Signal::from_raw_unchecked(number) });
+    }
+    Signal::from_named_raw(number)
 }
 
 fn send(started: &Started, signal: Signal) -> Result<(), Failure> {
@@ -78,6 +89,17 @@ fn start_ticks(pid: i32) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn signals_are_those_that_programs_have() {
+        for number in (1..=31).chain(34..=64) {
+            let found = signal(number).map(Signal::as_raw);
+            assert_eq!(found, i32::try_from(number).ok());
+        }
+        for number in [0, 32, 33, 65, u32::MAX] {
+            assert_eq!(signal(number), None);
+        }
+    }
 
     #[test]
     fn only_the_process_that_was_started_is_signalled() {

@@ -4,6 +4,7 @@
 
 mod attach;
 mod check_login;
+mod container_log;
 mod create_container;
 mod exec;
 mod fd;
@@ -24,6 +25,8 @@ mod sessions;
 mod start_container;
 mod status;
 mod stream;
+mod task;
+mod turns;
 mod wait_container;
 
 use std::collections::HashSet;
@@ -51,6 +54,7 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::config::Config;
 use sessions::Sessions;
 use status::Failure;
+use turns::Turns;
 
 /// The namespace of the pods that hold Joey's containers.
 const NAMESPACE: &str = "joey";
@@ -78,6 +82,7 @@ struct State {
     /// Names of containers that are being made.
     reserved: Mutex<HashSet<String>>,
     sessions: Sessions,
+    turns: Turns,
 }
 
 impl Api {
@@ -91,6 +96,7 @@ impl Api {
             config: config.clone(),
             reserved: Mutex::default(),
             sessions: Sessions::default(),
+            turns: Turns::default(),
         }))
     }
 

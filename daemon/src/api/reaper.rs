@@ -8,7 +8,7 @@ use joey_runtime::model::{ContainerState, Owner, PodState};
 use joey_runtime::{Container, EventKind};
 use tokio::sync::broadcast::error::RecvError;
 
-use super::{AUTO_REMOVE, State};
+use super::{AUTO_REMOVE, State, container_log};
 
 /// The longest the end of a pod waits for clients that still read.
 pub const SESSION_GRACE: Duration = Duration::from_secs(10);
@@ -17,6 +17,7 @@ pub const SESSION_GRACE: Duration = Duration::from_secs(10);
 pub async fn run(state: &Arc<State>) {
     let mut events = state.runtime.subscribe();
     sweep(state);
+    container_log::sweep(state).await;
     loop {
         match events.recv().await {
             Ok(event) => {

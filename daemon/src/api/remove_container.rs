@@ -1,16 +1,17 @@
 //! `RemoveContainer`: the container, its pod and its log.
 
-use std::path::Path;
+use std::sync::Arc;
 
 use joey_proto::api::{RemoveContainerRequest, RemoveContainerResponse};
 use joey_runtime::model::ContainerState;
 
-use super::State;
 use super::status::Failure;
+use super::task::to_its_end;
+use super::{State, container_log};
 
 /// Removes a container; a running one only by force.
 pub async fn remove(
-    state: &State,
+    state: &Arc<State>,
     request: &RemoveContainerRequest,
 ) -> Result<RemoveContainerResponse, Failure> {
     let container = state.find(&request.container)?;
@@ -21,8 +22,12 @@ pub async fn remove(
             record.config.name
         )));
     }
-    state.remove_pod(&record.pod_id).await?;
-    Ok(RemoveContainerResponse {})
+    let state = Arc::clone(state);
+    to_its_end(async move {
+        state.remove_pod(&record.pod_id).await?;
+        Ok(RemoveContainerResponse {})
+    })
+    .await
 }
 
 impl State {
@@ -35,18 +40,9 @@ impl State {
             .map(|pod| pod.record().config.log_directory.clone());
         self.runtime.stop_pod(pod_id).await?;
         self.runtime.remove_pod(pod_id).await?;
-        if let Some(log) = log.filter(|log| log.parent() == Some(self.logs.as_path())) {
-            remove_log(&log);
+        if let Some(log) = log {
+            container_log::remove(&self.logs, log).await;
         }
         Ok(())
-    }
-}
-
-fn remove_log(folder: &Path) {
-    match std::fs::remove_dir_all(folder) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            tracing::warn!(folder = %folder.display(), %error, "a log stays behind");
-        }
-        _ => {}
     }
 }

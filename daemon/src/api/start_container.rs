@@ -14,60 +14,76 @@ use super::State;
 use super::reaper::SESSION_GRACE;
 use super::sessions::Session;
 use super::status::Failure;
+use super::task::to_its_end;
 
 /// Starts a container; one that runs is fine.
 pub async fn start(
-    state: &State,
+    state: &Arc<State>,
     request: &StartContainerRequest,
 ) -> Result<StartContainerResponse, Failure> {
     let container = state.find(&request.container)?;
-    let session = state.sessions.enter(container.id());
-    state.start(&container, &session).await?;
-    Ok(StartContainerResponse {
-        id: container.id().to_owned(),
+    let state = Arc::clone(state);
+    to_its_end(async move {
+        let _turn = state.turns.take(container.id()).await;
+        let session = state.sessions.enter(container.id());
+        state.start(&container, &session).await?;
+        Ok(StartContainerResponse {
+            id: container.id().to_owned(),
+        })
     })
+    .await
 }
 
-/// Stops a container where it runs and starts it, in a task of its own: a client that goes away
-/// must not leave it stopped.
+/// Starts a container with the caller attached to it before it runs: no streams where it runs
+/// already.
+pub async fn start_attached(
+    state: &Arc<State>,
+    container: &Arc<Container>,
+    stdin: bool,
+    size: Option<(u16, u16)>,
+) -> Result<(Session, Option<AttachSession>), Failure> {
+    let (state, container) = (Arc::clone(state), Arc::clone(container));
+    to_its_end(async move {
+        let _turn = state.turns.take(container.id()).await;
+        let session = state.sessions.enter(container.id());
+        let streams = state
+            .start_attached(&container, &session, stdin, size)
+            .await?;
+        Ok((session, streams))
+    })
+    .await
+}
+
+/// Stops a container where it runs and starts it.
 pub async fn restart(
     state: &Arc<State>,
     request: RestartContainerRequest,
 ) -> Result<RestartContainerResponse, Failure> {
     let container = state.find(&request.container)?;
     let state = Arc::clone(state);
-    let restarted = tokio::spawn(async move {
+    to_its_end(async move {
+        let _turn = state.turns.take(container.id()).await;
         // While it is there an ended container is not removed.
         let session = state.sessions.enter(container.id());
         let grace = Duration::from_secs(request.timeout.into());
         state.runtime.stop_container(container.id(), grace).await?;
         state.start(&container, &session).await?;
         Ok(RestartContainerResponse {})
-    });
-    restarted
-        .await
-        .unwrap_or(Err(Failure::Runtime(joey_runtime::Error::Aborted)))
+    })
+    .await
 }
 
 impl State {
     /// Starts a container; `session` is the caller's own.
-    pub(super) async fn start(
-        &self,
-        container: &Container,
-        session: &Session,
-    ) -> Result<(), Failure> {
+    async fn start(&self, container: &Container, session: &Session) -> Result<(), Failure> {
         if !self.prepare(container, session).await? {
             return Ok(());
         }
-        match self.runtime.start_container(container.id()).await {
-            // Another call was quicker.
-            Err(_) if container.state() == ContainerState::Running => Ok(()),
-            started => started.map_err(Failure::NotStarted),
-        }
+        let started = self.runtime.start_container(container.id()).await;
+        started.map_err(Failure::NotStarted)
     }
 
-    /// Starts a container with the caller attached to it before it runs; None where it runs already.
-    pub(super) async fn start_attached(
+    async fn start_attached(
         &self,
         container: &Container,
         session: &Session,
@@ -80,10 +96,7 @@ impl State {
         let started = self
             .runtime
             .start_container_attached(container.id(), stdin, size);
-        match started.await {
-            Err(_) if container.state() == ContainerState::Running => Ok(None),
-            started => started.map(Some).map_err(Failure::NotStarted),
-        }
+        started.await.map(Some).map_err(Failure::NotStarted)
     }
 
     /// Makes an ended container one that can be started; false where it runs already.
@@ -91,10 +104,7 @@ impl State {
         if container.state() == ContainerState::Exited {
             // Who still reads the former life's output; the reaper waits no longer either.
             drop(tokio::time::timeout(SESSION_GRACE, session.alone()).await);
-            let renewed = self.runtime.renew_container(container.id()).await;
-            if container.state() == ContainerState::Exited {
-                renewed?;
-            }
+            self.runtime.renew_container(container.id()).await?;
         }
         Ok(container.state() != ContainerState::Running)
     }
