@@ -244,6 +244,12 @@ fn fetch_shm(sources: &mut [Source], template: &OwnedFd) -> Result<()> {
 fn cgroup_trees(dirs: &[String], mount: &CgroupMount) -> Result<CgroupTrees> {
     let mut trees = Vec::new();
     for dir in dirs {
+        let unified = cgroup::is_unified(Path::new(dir))?;
+        // Programs that find a unified hierarchy take the node for one of cgroup v2, with the
+        // controllers there. So runc shows none beside those of v1.
+        if unified && dirs.len() > 1 {
+            continue;
+        }
         let tree = clone_tree(CWD, dir, false).step_with(|| format!("open {dir}"))?;
         let mut change = MountChange {
             set: libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOEXEC,
@@ -254,7 +260,7 @@ fn cgroup_trees(dirs: &[String], mount: &CgroupMount) -> Result<CgroupTrees> {
             change.set |= libc::MOUNT_ATTR_RDONLY;
         }
         sys::mount_setattr(tree.as_fd(), &change).step_with(|| format!("restrict {dir}"))?;
-        if dirs.len() == 1 && cgroup::is_unified(Path::new(dir))? {
+        if unified {
             trees.push((String::new(), tree));
         } else {
             let name = Path::new(dir)

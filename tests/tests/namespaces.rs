@@ -198,3 +198,22 @@ async fn sysctls_are_the_pods() {
     }
     node.assert_clean().await;
 }
+
+#[tokio::test]
+async fn a_container_sees_the_version_of_the_cgroups_that_limit_it() {
+    let node = Stand::start().await;
+    let config = node.pod_config("version");
+    let pod = node.client.run_pod(&config).await;
+    let id = node.client.run(&pod, &node.sleeper("main"), &config).await;
+    let (mounts, _, _) = node.client.exec(&id, &["cat", "/proc/mounts"]).await;
+    let seen = mounts.lines().any(|line| {
+        let mut fields = line.split(' ').skip(1);
+        let path = fields.next().unwrap_or_default();
+        path.starts_with("/sys/fs/cgroup") && fields.next() == Some("cgroup2")
+    });
+    // Programs such as upstream's specs take any such mount for the sign of cgroup v2.
+    let is_v2 = std::path::Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
+    assert_eq!(seen, is_v2, "{mounts}");
+    node.client.remove_pod(&pod).await;
+    node.assert_clean().await;
+}
