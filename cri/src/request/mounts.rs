@@ -50,9 +50,7 @@ fn source(mount: &cri::Mount, image_id: &impl Fn(&str) -> Option<String>) -> Res
         None if mount.host_path.is_empty() => Err(invalid(format!(
             "mount at {path:?}: neither host_path nor image is given"
         ))),
-        None if !mount.image_sub_path.is_empty() => Err(invalid(format!(
-            "mount at {path:?}: image_sub_path without an image"
-        ))),
+        // The kubelet tells image_sub_path for any volume with a subPath, of which host_path has it.
         None => Ok(MountSource::Host(PathBuf::from(&mount.host_path))),
         Some(_) if !mount.host_path.is_empty() => Err(invalid(format!(
             "mount at {path:?}: host_path and image exclude each other"
@@ -190,6 +188,16 @@ mod tests {
     }
 
     #[test]
+    fn a_sub_path_beside_a_host_path_says_nothing_new() {
+        let given = cri::Mount {
+            image_sub_path: "v1".into(),
+            ..host()
+        };
+        let mapped = map(&given).unwrap();
+        assert_eq!(mapped.source, MountSource::Host("/srv/data".into()));
+    }
+
+    #[test]
     fn contradictions_are_refused() {
         let rro = cri::Mount {
             recursive_read_only: true,
@@ -221,10 +229,6 @@ mod tests {
             },
             cri::Mount {
                 uid_mappings: vec![cri::IdMapping::default()],
-                ..host()
-            },
-            cri::Mount {
-                image_sub_path: "v1".into(),
                 ..host()
             },
             cri::Mount {
