@@ -25,6 +25,7 @@ nobody:x:65534:
 
 # Debian 12's packages of the web server and of the libraries it loads.
 NGINX_PACKAGES = ["nginx", "libc6", "libcrypt1", "libpcre2-8-0", "libssl3", "zlib1g"]
+NGINX = {"Cmd": ["nginx", "-g", "daemon off;"], "StopSignal": "SIGQUIT"}
 NGINX_CONF = """\
 user www-data;
 worker_processes 1;
@@ -43,19 +44,22 @@ http {
 """
 
 
-def busybox_layer(program, users=USERS, groups=GROUPS):
+def busybox_layer(program, users=USERS, groups=GROUPS, all_in_bin=False):
     """A root file system of a static busybox and its applets, as hard links.
 
-    critest masks /bin/ls; were that a symbolic link, busybox itself would be masked.
+    critest masks /bin/ls; were that a symbolic link, busybox itself would be masked. The public
+    busybox image has all applets in /bin.
     """
     layer = Layer()
     for folder in ("bin", "etc", "proc", "sys", "dev", "usr", "var", "home"):
         layer.folder(folder)
     layer.folder("root", 0o700).folder("tmp", 0o1777).folder("var/spool/mail")
     layer.file("bin/busybox", program.read_bytes(), 0o755)
-    for path in debian.applets(program):
-        if path != "bin/busybox":
-            layer.hardlink(path, "bin/busybox")
+    paths = set(debian.applets(program))
+    if all_in_bin:
+        paths |= {f"bin/{path.rpartition('/')[2]}" for path in paths}
+    for path in sorted(paths - {"bin/busybox"}):
+        layer.hardlink(path, "bin/busybox")
     layer.file("etc/passwd", users).file("etc/group", groups)
     layer.file("etc/shadow", "root:*:::::::\n", 0o640)
     layer.file("etc/os-release", "NAME=busybox\nID=busybox\n")
@@ -104,6 +108,13 @@ class Catalog:
             self.store.tag(name, descriptor)
 
 
+def pause_image(catalog, cache, version):
+    """The descriptor of a pause image; labels make versions differ."""
+    program = debian.compile_static(cache, "pause.c").read_bytes()
+    config = {"Entrypoint": ["/pause"], "User": "65535:65535", "Labels": {"version": version}}
+    return catalog.multi(config, [file_layer("pause", program, 0o755)])
+
+
 def tour(store, cache):
     """The image of the README's first command; more shell than test."""
     page = file_layer("etc/motd", "Hello from a pod that Joey runs.\n")
@@ -124,8 +135,7 @@ def conformance(store, cache):
     catalog.tag(catalog.multi(shell, [base]), e2e + "busybox:1.29-2")
     catalog.tag(catalog.multi(shell, [base], OCI),
                 "docker/library/busybox:1.35.0-glibc", "library/busybox:latest")
-    nginx = {"Cmd": ["nginx", "-g", "daemon off;"], "StopSignal": "SIGQUIT"}
-    catalog.tag(catalog.multi({**nginx, "ExposedPorts": {"80/tcp": {}}},
+    catalog.tag(catalog.multi({**NGINX, "ExposedPorts": {"80/tcp": {}}},
                               [base, nginx_layer(cache, 80)]), e2e + "nginx:1.14-2")
     # The spec looks for the server's name in its log.
     httpd = {"Cmd": ["sh", "-c", "echo httpd: serving on port 80; exec httpd -f -p 80 -h /www"],
@@ -135,11 +145,8 @@ def conformance(store, cache):
     nnp = debian.compile_static(cache, "nnp.c").read_bytes()
     catalog.tag(catalog.multi({"Entrypoint": ["/nnp"]},
                               [base, file_layer("nnp", nnp, 0o4755)]), e2e + "nonewprivs:1.3")
-    pause = debian.compile_static(cache, "pause.c").read_bytes()
     for version in ("3.9", "3.10"):
-        catalog.tag(catalog.multi({"Entrypoint": ["/pause"], "User": "65535:65535",
-                                   "Labels": {"version": version}},
-                                  [file_layer("pause", pause, 0o755)]), f"pause:{version}")
+        catalog.tag(pause_image(catalog, cache, version), f"pause:{version}")
 
     own = "k8s-staging-cri-tools/"
     for name in ("1", "2", "3", "latest", "digest"):
@@ -160,6 +167,6 @@ def conformance(store, cache):
         GROUPS + "default-user:x:1000:\ngroup-defined-in-image:x:50000:default-user\n")
     catalog.tag(catalog.multi({**shell, "User": "1000"}, [grouped]),
                 f"{own}test-image-predefined-group:latest")
-    catalog.tag(catalog.single({**nginx, "ExposedPorts": {"12003/tcp": {}}},
+    catalog.tag(catalog.single({**NGINX, "ExposedPorts": {"12003/tcp": {}}},
                                [base, nginx_layer(cache, 12003)]),
                 f"{own}hostnet-nginx-{debian.ARCH}:latest")

@@ -1,5 +1,6 @@
 """Files from Debian: packages unpacked, busybox built from its source package."""
 
+import hashlib
 import os
 import platform
 import subprocess
@@ -12,6 +13,15 @@ NEEDED_APPLETS = {
     "sh", "ls", "top", "pgrep", "pidof", "ipcs", "id", "ping", "brctl", "netstat", "httpd",
     "hostname", "grep", "touch", "mount", "chmod", "sleep", "cat", "nc", "wget",
 }
+
+# What differs from busybox's default configuration.
+BUSYBOX_CONFIG = [
+    ("# CONFIG_STATIC is not set", "CONFIG_STATIC=y"),
+    # Does not compile against newer kernel headers.
+    ("CONFIG_TC=y", "# CONFIG_TC is not set"),
+    # Debian's shell drops variables such as a-b unless told otherwise; upstream's passes them on.
+    ("# CONFIG_FEATURE_DI_ENV_HACK is not set", "CONFIG_FEATURE_DI_ENV_HACK=y"),
+]
 
 
 def run(*argv, cwd=None, log=None, **kwargs):
@@ -53,12 +63,13 @@ def busybox(cache):
 
     Debian's busybox-static lacks applets that critest runs (pgrep, ipcs, brctl).
     """
-    out = cache / "busybox"
+    state = hashlib.sha256(repr(BUSYBOX_CONFIG).encode()).hexdigest()[:8]
+    out = cache / f"busybox-{state}"
     if (out / "busybox").exists():
         return out / "busybox"
-    out.mkdir(parents=True, exist_ok=True)
+    run("rm", "-rf", *cache.glob("busybox*"))
+    out.mkdir(parents=True)
     work = out / "work"
-    run("rm", "-rf", work)
     work.mkdir()
     with open(out / "build.log", "w", encoding="utf-8") as log:
         apt = _source_lists(work / "apt")
@@ -67,15 +78,14 @@ def busybox(cache):
         source = next(path for path in work.glob("busybox-*") if path.is_dir())
         run("make", "defconfig", cwd=source, log=log)
         config = (source / ".config").read_text()
-        for old, new in (
-                ("# CONFIG_STATIC is not set", "CONFIG_STATIC=y"),
-                # Does not compile against newer kernel headers.
-                ("CONFIG_TC=y", "# CONFIG_TC is not set")):
+        for old, new in BUSYBOX_CONFIG:
             config = config.replace(old, new)
         (source / ".config").write_text(config)
         run("make", "oldconfig", cwd=source, log=log, input="\n" * 50)
         run("nice", "make", f"-j{os.cpu_count()}", cwd=source, log=log)
         applets = set(run(source / "busybox", "--list").split())
+        if "a-b=1" not in run("env", "a-b=1", source / "busybox", "sh", "-c", "env"):
+            raise RuntimeError("busybox's shell drops variables")
         if missing := NEEDED_APPLETS - applets:
             raise RuntimeError(f"busybox was built without {sorted(missing)}")
         os.rename(source / "busybox", out / "busybox")
@@ -88,15 +98,25 @@ def applets(busybox_path):
     return sorted(path.lstrip("/") for path in run(busybox_path, "--list-full").split())
 
 
-def unpack(cache, packages):
-    """Downloads the packages and unpacks them over each other; returns that folder."""
+def unpack(cache, packages, dependencies=False):
+    """Downloads the packages and unpacks them over each other; returns that folder.
+
+    With dependencies, as well what they depend on, as if nothing were installed.
+    """
     folder = cache / "debs" / "-".join(packages)
     root = folder / "root"
     if (folder / "done").exists():
         return root
     run("rm", "-rf", folder)
     root.mkdir(parents=True)
-    get = ("apt-get", "-o", "APT::Sandbox::User=root", "download", *packages)
+    (folder / "partial").mkdir()
+    get = ["apt-get", "-o", "APT::Sandbox::User=root"]
+    if dependencies:
+        get += ["-o", "Dir::State::status=/dev/null", "-o", f"Dir::Cache::archives={folder}",
+                "-o", "Dir::Cache::srcpkgcache=", "-o", "Dir::Cache::pkgcache=",
+                "--download-only", "--no-install-recommends", "--yes", "install", *packages]
+    else:
+        get += ["download", *packages]
     try:
         run(*get, cwd=folder)
     except RuntimeError:

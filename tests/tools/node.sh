@@ -9,11 +9,18 @@
 #                                With NODE_DISK=SIZE the runtime's data is on an ext4 of its own,
 #                                which only the node sees
 #   in_node COMMAND...           runs a command in the node's namespaces
+#   node_cgroup_root             makes the group below which the node's pods are in every
+#                                hierarchy, for a kubelet, and prints it
+#   node_save                    prints the node's variables as shell text, to be read by eval
 #   node_crictl ARGS...          crictl against the runtime
 #   node_clean                   removes all pods, containers and images of the runtime
 #   node_host_check save|compare FILE
 #                                leak-check on the host, for what a node must not leave there
 #   node_stop                    ends every process of the node and removes its folders
+#
+# Set before node_start where several nodes make a network: NODE_ADDRESS, NODE_POD_NETWORK (all pods'
+# addresses) and NODE_POD_SUBNET (this node's). NODE_REGISTRY is where the node's registry listens,
+# NODE_IMAGES which sets of images it has.
 #
 # The host is not touched but for cgroups and the folders /run/joey-test.* and
 # /var/lib/joey-test.*. Joey's programs come from $JOEY_BIN (default $JOEY_CACHE/bin).
@@ -21,13 +28,41 @@
 TESTS=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 export JOEY_CACHE=${JOEY_CACHE:-/var/cache/joey}
 JOEY_BIN=${JOEY_BIN:-$JOEY_CACHE/bin}
-NODE_REGISTRY=http://127.0.0.1:5000
-NODE_ADDRESS=192.0.2.1
+NODE_REGISTRY=${NODE_REGISTRY:-http://127.0.0.1:5000}
+NODE_IMAGES=${NODE_IMAGES:-conformance}
+NODE_ADDRESS=${NODE_ADDRESS:-192.0.2.1}
+NODE_POD_NETWORK=${NODE_POD_NETWORK:-}
+NODE_POD_SUBNET=${NODE_POD_SUBNET:-10.88.0.0/16}
 
 NODE_HOLDER='' NODE_RUNTIME_PID='' NODE_DIR='' NODE_DATA='' NODE_SOCKET='' NODE_GROUP=''
+# The ends of the names of all nodes that this shell started.
+STARTED_NODES=''
 
 in_node() {
     nsenter --target "$NODE_HOLDER" --net --ipc --mount --wd="$PWD" -- "$@"
+}
+
+node_save() {
+    declare -p "${!NODE_@}" | sed 's/^declare -[^ ]*/declare -g/'
+}
+
+node_cgroup_root() {
+    local mount group controller
+    for mount in $(awk '$3 == "cgroup" || $3 == "cgroup2" {print $2}' /proc/mounts); do
+        if [ -e "$mount/cgroup.subtree_control" ]; then
+            for controller in cpuset cpu memory hugetlb pids; do
+                echo "+$controller" >"$mount/cgroup.subtree_control" 2>/dev/null || true
+            done
+        fi
+        group=$mount/$NODE_GROUP
+        mkdir -p "$group"
+        # A new cpuset has no CPUs until it is told.
+        if [ -e "$mount/cpuset.cpus" ] && [ ! -s "$group/cpuset.cpus" ]; then
+            cat "$mount/cpuset.cpus" >"$group/cpuset.cpus" 2>/dev/null || true
+            cat "$mount/cpuset.mems" >"$group/cpuset.mems" 2>/dev/null || true
+        fi
+    done
+    echo "/$NODE_GROUP"
 }
 
 node_crictl() {
@@ -35,22 +70,28 @@ node_crictl() {
 }
 
 node_start() {
-    local runtime=$1 tools
+    local runtime=$1 tools set
     tools=$("$TESTS/conformance/build-tools" critest)
     NODE_CRICTL=$tools/crictl
     NODE_DIR=$(mktemp -d /run/joey-test.XXXXXX)
     NODE_DATA=/var/lib/joey-test.${NODE_DIR##*.}
     NODE_GROUP=${NODE_DIR##*/}
+    STARTED_NODES=${STARTED_NODES:+$STARTED_NODES|}${NODE_DIR##*.}
     mkdir -p "$NODE_DATA" "$NODE_DIR/tmp" "$NODE_DIR/certs.d"
     # The root of a user namespace must be able to pass through.
     chmod 711 "$NODE_DIR"
 
     # The namespace has no way out: what images are made from is fetched before.
-    "$TESTS/images/images" build
+    for set in $NODE_IMAGES; do
+        "$TESTS/images/images" build --set "$set"
+    done
 
-    # `/` is shared, as systemd has it, but only within this mount namespace.
+    # `/` is shared, as systemd has it, but only within this mount namespace. Pinned network namespaces
+    # of a runtime that was killed would stay on the host as files.
+    mkdir -p /run/netns
     unshare --net --ipc --mount --propagation private -- \
-        setsid sh -c 'mount --make-rshared / && echo ready && exec sleep infinity' \
+        setsid sh -c 'mount --make-rshared / && mount -t tmpfs tmpfs /run/netns && echo ready &&
+            exec sleep infinity' \
         >"$NODE_DIR/holder" 2>&1 </dev/null &
     NODE_HOLDER=$!
     until grep -qs ready "$NODE_DIR/holder"; do
@@ -73,9 +114,11 @@ EOF
 
     (
         [ -z "${NODE_GROUPED:-}" ] || enter_group "$NODE_GROUP.registry"
-        in_node "$TESTS/tools/registry" start "$NODE_DIR/registry" >/dev/null
+        in_node "$TESTS/tools/registry" start "$NODE_DIR/registry" "${NODE_REGISTRY##*:}" >/dev/null
     )
-    in_node "$TESTS/images/images" push --registry "$NODE_REGISTRY"
+    for set in $NODE_IMAGES; do
+        in_node "$TESTS/images/images" push --registry "$NODE_REGISTRY" --set "$set"
+    done
     "$TESTS/images/images" mirrors "$NODE_DIR/certs.d" --registry "$NODE_REGISTRY"
     case $runtime in
         joey) node_start_joey builtin ;;
@@ -93,27 +136,33 @@ node_cni_conf() {
     cat >"$NODE_DIR/cni/10-bridge.conflist" <<EOF
 {"cniVersion": "1.0.0", "name": "pods", "plugins": [
   {"type": "bridge", "bridge": "cni0", "isGateway": true, "ipMasq": true, "hairpinMode": true,
-   "ipam": {"type": "host-local", "dataDir": "$NODE_DIR/addresses", "ranges": [[{"subnet": "10.88.0.0/16"}]],
+   "ipam": {"type": "host-local", "dataDir": "$NODE_DIR/addresses", "ranges": [[{"subnet": "$NODE_POD_SUBNET"}]],
             "routes": [{"dst": "0.0.0.0/0"}]}},
   {"type": "portmap", "capabilities": {"portMappings": true}}]}
 EOF
 }
 
 node_start_joey() { # NETWORK-MODE
+    local except=''
     NODE_SOCKET=$NODE_DIR/joey.sock
     [ "$1" != cni ] || node_cni_conf
+    [ -z "$NODE_POD_NETWORK" ] || except="\"$NODE_POD_NETWORK\""
     cat >"$NODE_DIR/config.toml" <<EOF
 [registry]
 config_path = "$NODE_DIR/certs.d"
 
 [network]
 mode = "$1"
+masquerade_except = [$except]
 cni_conf_dir = "$NODE_DIR/cni"
 cni_bin_dirs = ["/usr/lib/cni"]
 
 [cgroup]
 driver = "cgroupfs"
 default_parent = "/$NODE_GROUP"
+
+# As the other runtime's handler is called, for a RuntimeClass.
+[runtime.handlers.runc]
 EOF
     NODE_RUNTIME_CMD=("$JOEY_BIN/joeyd" --config "$NODE_DIR/config.toml"
         --root "$NODE_DATA/root" --state "$NODE_DIR/state" --listen "unix://$NODE_SOCKET")
@@ -224,8 +273,8 @@ node_clean() {
 # beside: the cgroups of their nodes and daemons are theirs.
 node_host_check() {
     local ignore=(--ignore '/joey-(shim-test-|[A-Za-z0-9]{6})')
-    # Known once this node has started: only to compare.
-    [ -z "$NODE_DIR" ] || ignore+=(--ignore "/joey-test\.(?!${NODE_DIR##*.})")
+    # Known once nodes have started: only to compare.
+    [ -z "$STARTED_NODES" ] || ignore+=(--ignore "/joey-test\.(?!$STARTED_NODES)")
     "$TESTS/tools/leak-check" "$1" "$2" --only mounts,netns,links,cgroups,nft,ipc "${ignore[@]}"
 }
 
