@@ -51,8 +51,12 @@ impl Streams for RuntimeStreams {
         let mut session = started.map_err(|error| container_error(&id, error))?;
         let exit = match exec::relay_command(&mut session, io).await? {
             Some(exit) => exit,
-            // The client left and the streams are closed; the command ends on its own.
-            None => session.wait().await,
+            // The client left and its streams are closed: the command ends by itself, as other
+            // runtimes have it, and nothing else waits for it.
+            None => {
+                tokio::spawn(async move { session.wait().await });
+                return Err(StreamError::Other("the client left".into()));
+            }
         };
         exit.map_err(|error| container_error(&id, error))
     }

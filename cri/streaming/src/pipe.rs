@@ -15,6 +15,9 @@ use tokio::io::{AsyncRead, ReadBuf};
 const CAPACITY: usize = 64 * 1024;
 /// What a chunk costs besides its bytes, so that floods of tiny chunks are bounded as well.
 const CHUNK_COST: usize = 64;
+/// A chunk is a part of the buffer it was read to and keeps all of that. One that is smaller than this
+/// is copied instead, bytes.
+const SHARED: usize = 16 * 1024;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
@@ -67,7 +70,10 @@ impl Pipe {
         if chunk.is_empty() {
             return;
         }
-        let mut chunk = Some(chunk);
+        let mut chunk = Some(match chunk.len() {
+            ..SHARED => Bytes::copy_from_slice(&chunk),
+            _ => chunk,
+        });
         poll_fn(|context| {
             let mut state = self.lock();
             if state.abandoned || state.end != End::Open {
@@ -220,6 +226,17 @@ mod tests {
         };
         assert!(timeout(Duration::from_millis(50), flood).await.is_err());
         assert!(pipe.lock().queue.len() <= CAPACITY / CHUNK_COST + 1);
+    }
+
+    #[tokio::test]
+    async fn a_tiny_chunk_does_not_keep_the_buffer_that_it_was_read_to() {
+        let pipe = Pipe::new();
+        let mut buffer = bytes::BytesMut::zeroed(CAPACITY);
+        pipe.push(buffer.split_to(1).freeze()).await;
+        let begin = buffer.as_ptr();
+        // Nobody else has the buffer: it is used again from its beginning on.
+        buffer.reserve(CAPACITY);
+        assert!(buffer.as_ptr() < begin);
     }
 
     #[tokio::test]

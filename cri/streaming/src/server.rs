@@ -1,5 +1,6 @@
 //! The listener: tokens in, upgraded connections out.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -14,6 +15,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use parking_lot::Mutex;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
@@ -32,8 +34,9 @@ use crate::tokens::{Request, Tokens};
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// Most bytes of a request's head.
 const MAX_HEAD: usize = 16 * 1024;
-/// Connections that are told to come later, beyond those that are served.
-const REFUSALS: usize = 64;
+/// Connections that have shown no token: when there are more, the oldest goes. A client shows its own
+/// at once.
+const STRANGERS: usize = 1024;
 /// How long sessions get to end after `serve` was told to.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(2);
 /// A peer that vanished is noticed after some minutes.
@@ -137,7 +140,8 @@ pub struct Server {
     tokens: Tokens,
     streams: Arc<dyn Streams>,
     places: Arc<Semaphore>,
-    refusals: Arc<Semaphore>,
+    /// The last that came, whatever they are by now.
+    strangers: Mutex<VecDeque<CancellationToken>>,
     sessions: TaskTracker,
 }
 
@@ -178,7 +182,7 @@ impl Server {
         Ok(Arc::new(Self {
             tokens: Tokens::new(config.token_ttl, config.max_pending),
             places: Arc::new(Semaphore::new(config.max_connections)),
-            refusals: Arc::new(Semaphore::new(REFUSALS)),
+            strangers: Mutex::default(),
             sessions: TaskTracker::new(),
             config,
             listener,
@@ -289,49 +293,65 @@ impl Server {
     }
 
     fn start(self: Arc<Self>, stream: TcpStream, shutdown: &CancellationToken) {
-        let (place, refusal) = match self.places.clone().try_acquire_owned() {
-            Ok(place) => (Some(place), None),
-            Err(_) => match self.refusals.clone().try_acquire_owned() {
-                Ok(refusal) => (None, Some(refusal)),
-                Err(_) => return,
-            },
-        };
+        let stranger = self.new_stranger();
         let (sessions, shutdown) = (self.sessions.clone(), shutdown.clone());
         sessions.spawn(async move {
+            let served = async {
+                let agreed = tokio::select! {
+                    agreed = self.connection(stream) => agreed,
+                    () = stranger.cancelled() => None,
+                };
+                if let Some(agreement) = agreed {
+                    self.session(agreement).await;
+                }
+            };
             tokio::select! {
-                () = self.connection(stream, place) => {}
+                () = served => {}
                 () = shutdown.cancelled() => {}
             }
-            drop(refusal);
         });
     }
 
-    async fn connection(&self, stream: TcpStream, place: Option<OwnedSemaphorePermit>) {
+    /// Cancelled when too many others came later.
+    fn new_stranger(&self) -> CancellationToken {
+        let stranger = CancellationToken::new();
+        let mut strangers = self.strangers.lock();
+        strangers.push_back(stranger.clone());
+        if strangers.len() > STRANGERS
+            && let Some(oldest) = strangers.pop_front()
+        {
+            oldest.cancel();
+        }
+        stranger
+    }
+
+    async fn connection(&self, stream: TcpStream) -> Option<Agreement> {
         if let Err(error) = prepare(&stream) {
             tracing::debug!(%error, "set options of a streaming connection");
         }
         let Some(tls) = &self.tls else {
-            return self.request(stream, place).await;
+            return self.request(stream).await;
         };
         match tls.accept(stream).await {
-            Ok(stream) => self.request(stream, place).await,
-            Err(error) => tracing::debug!(%error, "TLS handshake of a streaming connection"),
+            Ok(stream) => self.request(stream).await,
+            Err(error) => {
+                tracing::debug!(%error, "TLS handshake of a streaming connection");
+                None
+            }
         }
     }
 
-    /// Answers one request and, where it is an upgrade, serves the session.
-    async fn request<S>(&self, stream: S, place: Option<OwnedSemaphorePermit>)
+    /// Answers one request; what was agreed on where it is an upgrade.
+    async fn request<S>(&self, stream: S) -> Option<Agreement>
     where
         S: Duplex + 'static,
     {
-        let plan = std::sync::Mutex::new(None);
+        let agreed = Mutex::new(None);
         let service = service_fn(|request| {
-            let response = self.answer(request, place.is_some()).map_or_else(
+            let response = self.answer(request).map_or_else(
                 |refused| refuse(&refused),
-                |(response, agreed)| {
-                    *plan
-                        .lock()
-                        .unwrap_or_else(std::sync::PoisonError::into_inner) = Some(agreed);
+                |(response, agreement)| {
+                    *agreed.lock() = Some(agreement);
                     response
                 },
             );
@@ -346,23 +366,20 @@ impl Server {
             .await;
         if let Err(error) = served {
             tracing::debug!(%error, "streaming request");
-            return;
+            return None;
         }
-        let plan = plan
-            .into_inner()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
-        let Some((upgrade, plan)) = plan else { return };
-        match upgrade.await {
-            Ok(upgraded) => self.run(plan, split(upgraded)).await,
-            Err(error) => tracing::debug!(%error, "upgrade a streaming connection"),
-        }
+        agreed.into_inner()
     }
 
-    fn answer(
-        &self,
-        mut request: HttpRequest<Incoming>,
-        has_place: bool,
-    ) -> Result<(Answer, (OnUpgrade, Plan)), Refused> {
+    async fn session(&self, agreement: Agreement) {
+        match agreement.upgrade.await {
+            Ok(upgraded) => self.run(agreement.plan, split(upgraded)).await,
+            Err(error) => tracing::debug!(%error, "upgrade a streaming connection"),
+        }
+        drop(agreement.place);
+    }
+
+    fn answer(&self, mut request: HttpRequest<Incoming>) -> Result<(Answer, Agreement), Refused> {
         if request.method() != Method::GET && request.method() != Method::POST {
             return Err(Refused::new(
                 StatusCode::METHOD_NOT_ALLOWED,
@@ -378,13 +395,12 @@ impl Server {
             .and_then(|path| path.split_once('/'))
             .filter(|(method, token)| self.tokens.allows(token, method))
             .ok_or_else(not_found)?;
-        if !has_place {
-            let text = format!(
-                "{} streaming connections are open",
-                self.config.max_connections
-            );
-            return Err(Refused::new(StatusCode::SERVICE_UNAVAILABLE, text));
-        }
+        // Only here: who has no token takes nobody's place.
+        let place = self.places.clone().try_acquire_owned().map_err(|_| {
+            let limit = self.config.max_connections;
+            let text = format!("{limit} streaming connections are open");
+            Refused::new(StatusCode::SERVICE_UNAVAILABLE, text)
+        })?;
         let mut response = Response::new(Full::default());
         // The token is used by what is agreed on; a refused offer can be made again.
         let plan = if method == "portforward" {
@@ -401,7 +417,13 @@ impl Server {
                 _ => return Err(not_found()),
             }
         };
-        Ok((response, (hyper::upgrade::on(&mut request), plan)))
+        let upgrade = hyper::upgrade::on(&mut request);
+        let agreement = Agreement {
+            upgrade,
+            plan,
+            place,
+        };
+        Ok((response, agreement))
     }
 
     async fn run(&self, plan: Plan, connection: Connection) {
@@ -423,6 +445,14 @@ impl Server {
 }
 
 type Answer = Response<Full<Bytes>>;
+
+/// A request that is served.
+#[derive(Debug)]
+struct Agreement {
+    upgrade: OnUpgrade,
+    plan: Plan,
+    place: OwnedSemaphorePermit,
+}
 
 /// What an upgraded connection is for.
 #[derive(Debug)]

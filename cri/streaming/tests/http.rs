@@ -163,6 +163,27 @@ async fn connections_beyond_the_bound_are_told_to_come_later() {
 }
 
 #[tokio::test]
+async fn connections_without_a_token_take_nobodys_place() {
+    let config = StreamingConfig {
+        max_connections: 1,
+        ..StreamingConfig::default()
+    };
+    let (server, _shutdown) = support::start(config).await;
+    let mut silent = Vec::new();
+    for _ in 0..1500 {
+        silent.push(TcpStream::connect(server.local_address()).await.unwrap());
+    }
+    let url = server.attach_url(attach()).unwrap();
+    let (held, head) = ask(&server, "GET", &url, WEBSOCKET).await;
+    assert_eq!(status(&head), 101);
+    // The oldest of them were let go.
+    let mut byte = [0];
+    let read = timeout(SOON, silent[0].read(&mut byte)).await.unwrap();
+    assert!(matches!(read, Ok(0) | Err(_)));
+    drop(held);
+}
+
+#[tokio::test]
 async fn a_base_url_with_a_path_is_served_under_it() {
     let base_url = Some("https://node.example:1234/streams/".to_owned());
     let config = StreamingConfig {
