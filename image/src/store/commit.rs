@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
+use tokio::task::JoinError;
 
 use super::catalog::Entry;
 use super::core::Core;
@@ -27,6 +28,15 @@ pub struct CommitError {
 }
 
 impl CommitError {
+    /// The task that changes an image's record died.
+    pub(crate) fn aborted(image: &str, error: JoinError) -> Self {
+        Self {
+            action: "change the record of",
+            path: image.into(),
+            source: io::Error::other(error),
+        }
+    }
+
     pub(crate) fn is_no_space(&self) -> bool {
         self.source.kind() == io::ErrorKind::StorageFull
     }

@@ -260,22 +260,11 @@ impl ImageStore {
         let Ok(reference) = name.parse::<Reference>() else {
             return Ok(false);
         };
-        let tag = reference.to_string();
-        let _guard = self.core.records.lock().await;
-        let (mut record, config) = {
-            let catalog = self.core.catalog.lock();
-            let named = catalog.id_of_name(&tag).and_then(|id| catalog.by_id(&id));
-            match named {
-                Some(entry) if entry.record.tags.len() > 1 && entry.record.tags.contains(&tag) => {
-                    (entry.record.clone(), Arc::clone(&entry.config))
-                }
-                _ => return Ok(false),
-            }
-        };
-        record.tags.retain(|other| *other != tag);
-        commit::write_record(&self.core, &record).await?;
-        commit::enter(&self.core, record, config);
-        Ok(true)
+        let core = Arc::clone(&self.core);
+        // To its end: the record on disk and the catalog change together.
+        tokio::spawn(async move { untag(&core, &reference.to_string()).await })
+            .await
+            .map_err(|error| CommitError::aborted(name, error))?
     }
 
     /// Keeps an image's layers while the lease lives.
@@ -446,6 +435,27 @@ impl ImageStore {
         let path = self.core.layout.blob(&image.digest);
         self.core.blocking(move || std::fs::read(path)).await
     }
+}
+
+async fn untag(core: &Arc<Core>, tag: &str) -> Result<bool, CommitError> {
+    let _guard = core.records.lock().await;
+    let (mut record, config) = {
+        let catalog = core.catalog.lock();
+        let named = catalog.id_of_name(tag).and_then(|id| catalog.by_id(&id));
+        match named {
+            Some(entry)
+                if entry.record.tags.len() > 1
+                    && entry.record.tags.iter().any(|other| other == tag) =>
+            {
+                (entry.record.clone(), Arc::clone(&entry.config))
+            }
+            _ => return Ok(false),
+        }
+    };
+    record.tags.retain(|other| other != tag);
+    commit::write_record(core, &record).await?;
+    commit::enter(core, record, config);
+    Ok(true)
 }
 
 async fn remove(core: &Arc<Core>, name: &str) -> Result<(), RemoveError> {
