@@ -7,8 +7,7 @@ use crate::request;
 use crate::service::Service;
 use crate::status::Result;
 
-/// Fields that are not given stay. `oom_score_adj` can't change while a process lives, so it is not
-/// looked at; the kubelet sends it along unchanged.
+/// Fields that are not given stay. `oom_score_adj` is not changed: the kubelet sends it along as it was.
 pub(crate) async fn serve(
     service: &Service,
     request: UpdateContainerResourcesRequest,

@@ -27,7 +27,7 @@ pub struct Config {
     pub state: PathBuf,
     /// `unix://` addresses that serve the CRI and Joey's own API.
     pub listen: Vec<String>,
-    /// Of the daemon itself; empty range check is the kernel's.
+    /// Of the daemon itself; the kernel knows its range.
     pub oom_score_adj: i32,
     /// How long calls under way may take at a stop.
     pub shutdown_grace: Timespan,
@@ -220,7 +220,7 @@ impl Default for Network {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CgroupDriver {
-    /// systemd where it is the init and cgroup v2 is used, files elsewhere.
+    /// systemd where it is the init, files elsewhere.
     #[default]
     Auto,
     /// Files.
