@@ -85,6 +85,8 @@ pub fn listen(address: &str) -> Result<Listener, ListenError> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{}", std::process::id()));
     let temporary = path.with_file_name(name);
+    // Left by a daemon that had this pid and was killed right here.
+    drop(SocketFile(temporary.clone()));
     let listener = UnixListener::bind(&temporary).map_err(failed)?;
     let placed = std::fs::set_permissions(&temporary, std::fs::Permissions::from_mode(MODE))
         .and_then(|()| std::fs::rename(&temporary, &path));

@@ -5,6 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use joey_image::{ImageConfig, ImageStore};
 use joey_network::{CniFolder, NetworkConfig};
@@ -24,6 +25,9 @@ use crate::reload::Reloader;
 use crate::serve::{self, Lanes, Listeners, ServeError, Services, Shared};
 use crate::shutdown::{Asked, Signals};
 use crate::socket;
+
+/// Of what a limit counts: more is no limit.
+const MAX_AT_ONCE: usize = 1_000_000;
 
 /// The daemon could not start, or broke off.
 #[derive(Debug, Error)]
@@ -139,6 +143,31 @@ fn check(config: &Config) -> Result<(), StartError> {
         let what = format!("{log_files} is not in 1 … {MAX_LOG_FILES}");
         return Err(ConfigError::Value { key, what }.into());
     }
+    for (key, count) in [
+        ("streaming.max_sessions", config.streaming.max_sessions),
+        (
+            "registry.max_concurrent_downloads",
+            config.registry.max_concurrent_downloads,
+        ),
+    ] {
+        if !(1..=MAX_AT_ONCE).contains(&count) {
+            let what = format!("{count} is not in 1 … {MAX_AT_ONCE}");
+            return Err(ConfigError::Value { key, what }.into());
+        }
+    }
+    for (key, time) in [
+        ("streaming.idle_timeout", &config.streaming.idle_timeout),
+        (
+            "registry.progress_timeout",
+            &config.registry.progress_timeout,
+        ),
+        ("network.cni_timeout", &config.network.cni_timeout),
+    ] {
+        if time.duration().is_zero() {
+            let what = "it must be more than 0".to_owned();
+            return Err(ConfigError::Value { key, what }.into());
+        }
+    }
     for address in &config.listen {
         socket::path_of(address).map_err(ServeError::from)?;
     }
@@ -178,11 +207,16 @@ fn set_oom_score(score: i32) {
 fn image_config(config: &Config) -> ImageConfig {
     ImageConfig {
         config_dirs: vec![config.registry.config_path.clone()],
-        max_concurrent_downloads: config.registry.max_concurrent_downloads.max(1),
+        max_concurrent_downloads: config.registry.max_concurrent_downloads,
         progress_timeout: config.registry.progress_timeout.duration(),
         pinned: config.images.pinned.clone(),
         ..ImageConfig::new(config.root.join("images"))
     }
+}
+
+/// Rounded up: a shorter limit than asked for would fail what was meant to be waited for.
+fn whole_seconds(time: Duration) -> u64 {
+    time.as_secs() + u64::from(time.subsec_nanos() > 0)
 }
 
 fn runtime_config(config: &Config) -> Result<joey_runtime::Config, ConfigError> {
@@ -206,7 +240,7 @@ fn runtime_config(config: &Config) -> Result<joey_runtime::Config, ConfigError> 
             cni_conf_dir: network.cni_conf_dir.clone(),
             cni_bin_dirs: network.cni_bin_dirs.clone(),
             cni_max_conf: network.cni_max_conf,
-            cni_timeout_seconds: network.cni_timeout.duration().as_secs().max(1),
+            cni_timeout_seconds: whole_seconds(network.cni_timeout.duration()),
             host_ports_bind: network.host_ports_bind,
             handlers: cni_of_handlers(config),
             state_dir: config.root.join("network"),

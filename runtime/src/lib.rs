@@ -33,7 +33,7 @@ mod stats;
 mod wire;
 
 pub use config::{Config, HandlerConfig};
-pub use container::{AttachSession, ExecConfig, ExecOutput, ExecSession};
+pub use container::{AttachSession, Detachment, ExecConfig, ExecOutput, ExecSession};
 pub use error::{Error, Result};
 pub use events::{Event, EventKind};
 pub use features::Features;

@@ -72,6 +72,12 @@ pub fn container_spec(name: &str, image: &str, command: &[&str]) -> ContainerCon
 }
 
 impl Client {
+    /// The connection itself.
+    #[must_use]
+    pub fn channel(&self) -> Channel {
+        self.channel.clone()
+    }
+
     /// Connects or panics.
     pub async fn connect(socket: &Path) -> Self {
         Self::try_connect(socket)

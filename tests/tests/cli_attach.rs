@@ -103,3 +103,20 @@ async fn streams_are_those_of_the_container_that_is_meant() {
     stand.out(&["rm", name, "terminal"]);
     stand.assert_clean().await;
 }
+
+#[tokio::test]
+async fn a_client_that_reads_too_slowly_is_told_so() {
+    let stand = Stand::start().await;
+    let image = stand.image_name.as_str();
+    let log = "max-size=64k";
+    let run = ["run", "-d", "--name", "yes", "--log-opt", log, image, "yes"];
+    stand.out(&run);
+    let client = piped(&mut stand.joey_command(&["attach", "yes"]));
+    tokio::time::sleep(Duration::from_secs(12)).await;
+    let ended = client.wait_with_output().unwrap();
+    let error = String::from_utf8(ended.stderr).unwrap();
+    assert!(error.contains("detached: the client"), "{error}");
+    assert_eq!(ended.status.code(), Some(1));
+    stand.out(&["rm", "-f", "yes"]);
+    stand.assert_clean().await;
+}

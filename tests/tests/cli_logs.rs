@@ -89,6 +89,21 @@ async fn a_follower_misses_nothing_over_rotations() {
 }
 
 #[tokio::test]
+async fn a_follower_ends_with_the_time_that_it_was_asked_for() {
+    let stand = Stand::start().await;
+    let script = "while :; do echo on; sleep 0.1; done";
+    let image = stand.image_name.as_str();
+    stand.out(&["run", "-d", "--name", "c", image, "sh", "-c", script]);
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let until = (now.unwrap().as_secs() + 2).to_string();
+    let seen = stand.out(&["logs", "-f", "--until", &until, "c"]);
+    assert!(seen.starts_with("on\n"), "{seen}");
+    assert!(stand.out(&["ps"]).contains('c'));
+    stand.out(&["rm", "-f", "c"]);
+    stand.assert_clean().await;
+}
+
+#[tokio::test]
 async fn defaults_come_from_the_configuration() {
     let toml = "[containers]\nlog_max_size = \"8KiB\"\nlog_max_files = 2\n";
     let stand = Stand::start_with(toml).await;

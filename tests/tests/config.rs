@@ -32,6 +32,35 @@ fn a_wrong_configuration_is_refused_with_its_key() {
         assert!(error.contains(named), "{text}: {error}");
         assert!(error.contains("config.toml"), "{text}: {error}");
     }
+    for (key, text) in [
+        ("streaming.max_sessions", "[streaming]\nmax_sessions = 0\n"),
+        (
+            "streaming.max_sessions",
+            "[streaming]\nmax_sessions = 9223372036854775807\n",
+        ),
+        (
+            "streaming.idle_timeout",
+            "[streaming]\nidle_timeout = \"0s\"\n",
+        ),
+        (
+            "registry.progress_timeout",
+            "[registry]\nprogress_timeout = \"0s\"\n",
+        ),
+    ] {
+        std::fs::write(&file, text).unwrap();
+        let ended = Command::new(binary("joeyd"))
+            .arg("--config")
+            .arg(&file)
+            .arg("--root")
+            .arg(folder.path().join("root"))
+            .output()
+            .unwrap();
+        let error = String::from_utf8(ended.stderr).unwrap();
+        assert!(
+            !ended.status.success() && error.contains(key),
+            "{text}: {error}"
+        );
+    }
     assert!(!folder.path().join("root").exists(), "nothing was made");
 }
 

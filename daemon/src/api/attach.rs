@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use joey_proto::api::stream_output::Output;
 use joey_proto::api::{StreamInput, StreamOutput};
-use joey_runtime::{AttachSession, Container};
+use joey_runtime::{AttachSession, Container, Detachment};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
@@ -64,6 +64,7 @@ struct Ends {
     stdin: Sink,
     stdout: Option<AsyncPipe>,
     stderr: Option<AsyncPipe>,
+    detachment: Option<Detachment>,
 }
 
 impl Ends {
@@ -75,6 +76,7 @@ impl Ends {
             },
             stdout: session.stdout.map(pipe).transpose()?,
             stderr: session.stderr.map(pipe).transpose()?,
+            detachment: session.detachment,
         })
     }
 }
@@ -91,6 +93,7 @@ async fn serve(
         stdin,
         stdout,
         stderr,
+        detachment,
     } = ends;
     let input = tokio::spawn({
         let (state, container) = (Arc::clone(&state), Arc::clone(&container));
@@ -111,21 +114,34 @@ async fn serve(
         .collect();
     let exit = state.runtime.wait_container(container.id());
     let ended = tokio::select! {
-        ended = relay(&sources, exit, QUIET, &client) => Some(ended),
+        ended = relay(&sources, exit, QUIET, &client) => Ok(ended),
         // The client left; the container runs on.
-        () = client.closed() => None,
+        () = client.closed() => return input.abort(),
+        reason = detached(detachment) => Err(Failure::Detached(reason)),
     };
     input.abort();
     // What is left to send is in memory: the pod may go.
     drop(busy);
-    let Some((exit, rests)) = ended else { return };
-    for rest in rests {
-        rest.send(&client).await;
-    }
-    let last = match exit {
-        Ok(exit) => Ok(output(Output::ExitCode(exit.code))),
-        Err(error) => Err(Status::from(Failure::from(error))),
+    let last = match ended {
+        Ok((exit, rests)) => {
+            for rest in rests {
+                rest.send(&client).await;
+            }
+            exit.map_err(Failure::from)
+        }
+        Err(detached) => Err(detached),
     };
+    let last = last
+        .map(|exit| output(Output::ExitCode(exit.code)))
+        .map_err(Status::from);
     // A client that left needs no code.
     drop(client.send(last).await);
+}
+
+/// Answers when the shim lets go of the client.
+async fn detached(detachment: Option<Detachment>) -> String {
+    match detachment {
+        Some(mut detachment) => detachment.reason().await,
+        None => std::future::pending().await,
+    }
 }

@@ -119,14 +119,12 @@ impl Reservation {
         } else {
             wanted.to_owned()
         };
-        let taken = used
-            .get(&name)
-            .cloned()
-            .or_else(|| reserved.contains(&name).then(String::new));
-        if let Some(id) = taken {
+        if let Some(id) = used.get(&name).cloned() {
             return Err(Failure::NameTaken { name, id });
         }
-        reserved.insert(name.clone());
+        if !reserved.insert(name.clone()) {
+            return Err(Failure::NameReserved(name));
+        }
         Ok(Self {
             state: Arc::clone(state),
             name,

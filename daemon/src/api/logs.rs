@@ -123,9 +123,12 @@ impl Reader {
     where
         F: Future<Output = bool>,
     {
-        match log_line::parse(entry).and_then(|entry| self.filter.chunk(&entry)) {
+        let Some(entry) = log_line::parse(entry) else {
+            return true;
+        };
+        match self.filter.chunk(&entry) {
             Some(chunk) => send(chunk).await,
-            None => true,
+            None => !self.filter.is_over(&entry),
         }
     }
 }
@@ -160,6 +163,11 @@ impl Filter {
         everything
             || log_line::nanoseconds(entry.time)
                 .is_some_and(|at| (self.since..=self.until).contains(&at))
+    }
+
+    /// Whether neither an entry nor what follows it is wanted: times go on.
+    fn is_over(&self, entry: &Entry<'_>) -> bool {
+        self.until < i64::MAX && log_line::nanoseconds(entry.time).is_some_and(|at| at > self.until)
     }
 
     fn chunk(&mut self, entry: &Entry<'_>) -> Option<LogChunk> {

@@ -66,9 +66,12 @@ async fn release(state: &State, container: &Container) -> joey_runtime::Result<(
     };
     let record = pod.record();
     let auto_remove = record.config.annotations.contains_key(AUTO_REMOVE);
-    // It may have been started again.
-    if auto_remove && container.state() == ContainerState::Exited {
-        return state.remove_pod(&pod_id).await;
+    if auto_remove {
+        // It may be started again just now.
+        let _turn = state.turns.take(container.id()).await;
+        if container.state() == ContainerState::Exited {
+            return state.remove_pod(&pod_id).await;
+        }
     }
     if record.state == PodState::NotReady {
         return Ok(());

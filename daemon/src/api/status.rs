@@ -39,9 +39,12 @@ pub enum Failure {
     NameTaken {
         /// The name.
         name: String,
-        /// Who has it; empty while it is being made.
+        /// Who has it.
         id: String,
     },
+    /// The name is that of a container which is being made.
+    #[error("the name {0:?} is taken by a container that is being made")]
+    NameReserved(String),
     /// Somebody needs it.
     #[error("{0}")]
     InUse(String),
@@ -59,6 +62,9 @@ pub enum Failure {
         #[source]
         source: std::io::Error,
     },
+    /// The shim let go of a client.
+    #[error("detached: {0}")]
+    Detached(String),
     /// A system call on a stream or a process.
     #[error("{0}")]
     System(&'static str, #[source] std::io::Error),
@@ -100,8 +106,9 @@ fn code(failure: &Failure) -> Code {
     match failure {
         Failure::Invalid(_) | Failure::Ambiguous(_) => Code::InvalidArgument,
         Failure::NotFound { .. } => Code::NotFound,
-        Failure::NameTaken { .. } => Code::AlreadyExists,
+        Failure::NameTaken { .. } | Failure::NameReserved(_) => Code::AlreadyExists,
         Failure::InUse(_) | Failure::WrongState(_) => Code::FailedPrecondition,
+        Failure::Detached(_) => Code::Aborted,
         Failure::File { .. } | Failure::System(..) => Code::Internal,
         Failure::NotStarted(error) if exit_code(error).is_some() => Code::FailedPrecondition,
         Failure::Runtime(error) | Failure::NotStarted(error) => runtime_code(error),

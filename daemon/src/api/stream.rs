@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 
+use super::STREAM_DEPTH;
 use super::fd::AsyncPipe;
 use super::status::Failure;
 
@@ -172,7 +173,8 @@ impl Sink {
     }
 }
 
-/// Passes the client's input on until its end. `resize` is told the terminal's sizes.
+/// Passes the client's input on until its end. `resize` is told the terminal's sizes, also while
+/// nobody takes the input.
 pub async fn take_all<F>(
     stream: &mut Streaming<StreamInput>,
     mut sink: Sink,
@@ -180,17 +182,27 @@ pub async fn take_all<F>(
 ) where
     F: Future<Output = ()>,
 {
-    while let Ok(Some(message)) = stream.message().await {
-        match message.input {
-            Some(Input::Stdin(bytes)) => sink.write(&bytes).await,
-            Some(Input::CloseStdin(_)) => sink = Sink::None,
-            Some(Input::Resize(size)) => {
-                let (columns, rows) = clamp(&size);
-                resize(columns, rows).await;
-            }
-            Some(Input::Start(_)) | None => {}
+    let (queue, mut queued) = mpsc::channel::<Vec<u8>>(STREAM_DEPTH);
+    let write = async move {
+        while let Some(bytes) = queued.recv().await {
+            sink.write(&bytes).await;
         }
-    }
+    };
+    let read = async move {
+        let mut queue = Some(queue);
+        while let Ok(Some(message)) = stream.message().await {
+            match (message.input, &queue) {
+                (Some(Input::Stdin(bytes)), Some(queue)) => drop(queue.send(bytes).await),
+                (Some(Input::CloseStdin(_)), _) => queue = None,
+                (Some(Input::Resize(size)), _) => {
+                    let (columns, rows) = clamp(&size);
+                    resize(columns, rows).await;
+                }
+                (Some(Input::Stdin(_) | Input::Start(_)) | None, _) => {}
+            }
+        }
+    };
+    tokio::join!(write, read);
 }
 
 /// A size as the kernel takes it.

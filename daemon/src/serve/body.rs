@@ -10,6 +10,7 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::{Code, Status};
 
 use super::lane::Place;
+use super::outcome::Outcome;
 
 /// The header of a call's operation id.
 pub const OPERATION: HeaderName = HeaderName::from_static("joey-operation");
@@ -21,24 +22,49 @@ const STATUS: HeaderName = HeaderName::from_static("grpc-status");
 /// A call's response.
 pub struct CallBody {
     inner: tonic::body::Body,
-    operation: String,
+    ending: Ending,
     stopping: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
-    _place: Place,
+    _place: Option<Place>,
+}
+
+/// What is done with the status that ends a call.
+#[derive(Debug)]
+pub struct Ending {
+    /// The operation's id; None where the service names its own.
+    pub name: Option<String>,
+    /// Where the status is told.
+    pub outcome: Outcome,
+}
+
+impl Ending {
+    /// Names the operation in headers that have the status, and tells it.
+    pub fn tell(&mut self, headers: &mut HeaderMap) {
+        self.name(headers);
+        self.outcome.tell(headers);
+    }
+
+    /// Names the operation.
+    pub fn name(&self, headers: &mut HeaderMap) {
+        if let Some(operation) = &self.name {
+            name_operation(headers, operation);
+        }
+    }
 }
 
 impl CallBody {
-    /// `stopping` cuts off a body that may stay open for ever.
+    /// With the place of a call that was served; the token cuts off a body that may stay open for
+    /// ever.
     pub fn new(
         inner: tonic::body::Body,
-        operation: String,
-        stopping: Option<CancellationToken>,
-        place: Place,
+        ending: Ending,
+        served: Option<(Option<CancellationToken>, Place)>,
     ) -> Self {
-        let stopping = stopping.map(|token| Box::pin(token.cancelled_owned()));
+        let (stopping, place) = served.unzip();
+        let stopping = stopping.flatten();
         Self {
             inner,
-            operation,
-            stopping,
+            ending,
+            stopping: stopping.map(|token| Box::pin(token.cancelled_owned())),
             _place: place,
         }
     }
@@ -57,7 +83,7 @@ impl HttpBody for CallBody {
             return Poll::Ready(frame.map(|frame| {
                 frame.map(|mut frame| {
                     if let Some(trailers) = frame.trailers_mut() {
-                        name_operation(trailers, &this.operation);
+                        this.ending.tell(trailers);
                     }
                     frame
                 })
@@ -70,12 +96,10 @@ impl HttpBody for CallBody {
             this.inner = tonic::body::Body::empty();
             let status = Status::unavailable("the daemon is stopping");
             let mut trailers = HeaderMap::new();
-            return Poll::Ready(
-                status
-                    .add_header(&mut trailers)
-                    .ok()
-                    .map(|()| Ok(Frame::trailers(trailers))),
-            );
+            return Poll::Ready(status.add_header(&mut trailers).ok().map(|()| {
+                this.ending.tell(&mut trailers);
+                Ok(Frame::trailers(trailers))
+            }));
         }
         Poll::Pending
     }
@@ -97,7 +121,7 @@ pub fn status_of(headers: &HeaderMap) -> Option<Code> {
 }
 
 /// Adds the operation's id: as a header, and to the text of an error.
-pub fn name_operation(headers: &mut HeaderMap, operation: &str) {
+fn name_operation(headers: &mut HeaderMap, operation: &str) {
     let Ok(id) = HeaderValue::from_str(operation) else {
         return;
     };

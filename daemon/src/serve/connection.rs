@@ -39,6 +39,9 @@ where
     let mut server = http2::Builder::new(TokioExecutor::new());
     server
         .timer(TokioTimer::new())
+        // The lanes bound the calls. A limit here would be one for all lanes together: a client has
+        // one connection, and its stops would hold up its other calls.
+        .max_concurrent_streams(None)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW);
     let connection = server.serve_connection(TokioIo::new(stream), calls);

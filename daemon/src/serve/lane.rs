@@ -29,11 +29,7 @@ impl Lane {
             "ExecSync" => Self::Execs,
             // They last as long as a container's grace.
             "StopContainer" | "StopPodSandbox" | "RestartContainer" => Self::Streams,
-            "GetContainerEvents" | "Logs" | "Exec" | "Attach" | "WaitContainer"
-                if path.starts_with("/joey.") || path.ends_with("GetContainerEvents") =>
-            {
-                Self::Streams
-            }
+            _ if stays_open(path) => Self::Streams,
             _ => Self::Calls,
         }
     }
@@ -48,6 +44,19 @@ impl Lane {
             Self::Streams => "streams",
         }
     }
+}
+
+/// Whether a call lasts until somebody ends it; one that changes something is not among them.
+#[must_use]
+pub fn stays_open(path: &str) -> bool {
+    matches!(
+        path,
+        "/runtime.v1.RuntimeService/GetContainerEvents"
+            | "/joey.v1.Joey/Logs"
+            | "/joey.v1.Joey/Exec"
+            | "/joey.v1.Joey/Attach"
+            | "/joey.v1.Joey/WaitContainer"
+    )
 }
 
 /// How many more calls may wait for each one that is served.
@@ -160,9 +169,19 @@ mod tests {
             ),
             ("/joey.v1.Joey/Exec", Lane::Streams),
             ("/joey.v1.Joey/WaitContainer", Lane::Streams),
+            ("/joey.v1.Joey/StopContainer", Lane::Streams),
+            ("/joey.v1.Joey/RestartContainer", Lane::Streams),
+            ("/runtime.v1.RuntimeService/StopContainer", Lane::Streams),
+            ("/runtime.v1.RuntimeService/StopPodSandbox", Lane::Streams),
             ("/runtime.v1.RuntimeService/RunPodSandbox", Lane::Calls),
         ] {
             assert_eq!(Lane::of(path), lane, "{path}");
+            let changes = path.contains("Stop") || path.contains("Restart");
+            assert_eq!(
+                stays_open(path),
+                lane == Lane::Streams && !changes,
+                "{path}"
+            );
         }
     }
 

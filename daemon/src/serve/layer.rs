@@ -12,13 +12,14 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use hyper::{Request, Response};
 use opentelemetry::trace::FutureExt;
 use tokio_util::sync::CancellationToken;
+use tonic::Status;
 use tonic::body::Body;
-use tonic::{Code, Status};
 use tower::Service;
 use tracing::{Instrument, Span};
 
-use super::body::{CallBody, name_operation, status_of};
-use super::lane::{Lane, Lanes};
+use super::body::{CallBody, Ending, status_of};
+use super::lane::{self, Lane, Lanes};
+use super::outcome::Outcome;
 use crate::metrics::Calls;
 use crate::traces;
 
@@ -118,7 +119,8 @@ where
     }
 }
 
-fn is_own(path: &str) -> bool {
+/// Whether a method is of Joey's own API.
+pub fn is_own(path: &str) -> bool {
     path.starts_with("/joey.")
 }
 
@@ -166,10 +168,15 @@ where
 {
     let begun = Instant::now();
     let lane = Lane::of(&path);
-    let mut response = match shared.lanes.enter(lane).await {
-        Err(refused) => refused.into_http(),
+    let (response, served) = match shared.lanes.enter(lane).await {
+        Err(refused) => {
+            if !is_own(&path) {
+                tracing::warn!(method = path, operation, "refused: too many calls wait");
+            }
+            (refused.into_http(), None)
+        }
         Ok(place) => {
-            let stopping = (lane == Lane::Streams).then(|| shared.stopping.clone());
+            let stopping = lane::stays_open(&path).then(|| shared.stopping.clone());
             let answered = async { inner.call(request).await };
             let response = match &stopping {
                 None => answered.await?,
@@ -178,34 +185,21 @@ where
                     () = token.cancelled() => Status::unavailable("the daemon is stopping").into_http(),
                 },
             };
-            let named = operation.clone();
-            response.map(|body| Body::new(CallBody::new(body, named, stopping, place)))
+            (response, Some((stopping, place)))
         }
     };
-    let code = status_of(response.headers()).unwrap_or(Code::Ok);
-    let took = begun.elapsed();
-    name_operation(response.headers_mut(), &operation);
-    if is_own(&path) {
-        report(code, took, &response);
+    // What reaches the CRI's service has its name from there.
+    let name = (is_own(&path) || served.is_none()).then_some(operation);
+    let outcome = Outcome::new(shared, path, begun.elapsed(), Span::current());
+    let mut ending = Ending { name, outcome };
+    let (mut head, body) = response.into_parts();
+    // An error is told at once, anything else after the answer.
+    match status_of(&head.headers) {
+        Some(_) => ending.tell(&mut head.headers),
+        None => ending.name(&mut head.headers),
     }
-    shared.calls.record(&path, code, took);
-    Ok(response)
-}
-
-/// Errors that a caller meets in normal life are not for the operator's eyes.
-fn report(code: Code, took: Duration, response: &Response<Body>) {
-    let milliseconds = took.as_micros() as f64 / 1000.0;
-    match code {
-        Code::Ok => tracing::debug!(milliseconds, "answered"),
-        Code::NotFound | Code::Unimplemented | Code::Cancelled => {
-            tracing::debug!(milliseconds, ?code, "answered");
-        }
-        _ => {
-            let status = Status::from_header_map(response.headers());
-            let message = status.as_ref().map_or("", Status::message);
-            tracing::warn!(milliseconds, ?code, message, "failed");
-        }
-    }
+    let body = CallBody::new(body, ending, served);
+    Ok(Response::from_parts(head, Body::new(body)))
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ mod body;
 mod connection;
 mod lane;
 mod layer;
+mod outcome;
 mod routes;
 
 use std::sync::Arc;

@@ -5,8 +5,10 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use joey_shim_client::{AttachStreams, Shim};
+use joey_shim_client::{AttachStreams, Shim, ShimEvent};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use tokio::sync::broadcast::Receiver;
+use tokio::sync::broadcast::error::RecvError;
 
 use super::exec::pipe;
 use crate::config::netns_path;
@@ -29,6 +31,31 @@ pub struct AttachSession {
     pub stderr: Option<OwnedFd>,
     /// The container has a terminal.
     pub tty: bool,
+    /// None: the container waits for this client.
+    pub detachment: Option<Detachment>,
+}
+
+/// Tells when the shim lets go of a client that reads too slowly.
+#[derive(Debug)]
+pub struct Detachment {
+    attach_id: u64,
+    events: Receiver<ShimEvent>,
+}
+
+impl Detachment {
+    /// Answers with the reason when it happens.
+    pub async fn reason(&mut self) -> String {
+        loop {
+            match self.events.recv().await {
+                Ok(ShimEvent::AttachDropped(dropped)) if dropped.attach_id == self.attach_id => {
+                    return dropped.reason;
+                }
+                // With the shim everything ends.
+                Ok(ShimEvent::Lost) | Err(RecvError::Closed) => std::future::pending().await,
+                Ok(_) | Err(RecvError::Lagged(_)) => {}
+            }
+        }
+    }
 }
 
 impl Runtime {
@@ -45,10 +72,15 @@ impl Runtime {
     ) -> Result<AttachSession> {
         let (container, shim) = self.running(id, "attaching")?;
         let tty = container.record().config.tty;
-        let (session, theirs) = session(tty, stdin, stdout, stderr)?;
-        shim.attach(container.id(), theirs)
-            .await
-            .map_err(|e| Error::step("attach to the container", e))?;
+        let (mut session, theirs) = session(tty, stdin, stdout, stderr)?;
+        // Before the call: nothing is missed.
+        let events = shim.events();
+        let attached = shim.attach(container.id(), theirs).await;
+        let attached = attached.map_err(|e| Error::step("attach to the container", e))?;
+        session.detachment = Some(Detachment {
+            attach_id: attached.attach_id,
+            events,
+        });
         Ok(session)
     }
 
@@ -153,6 +185,7 @@ pub(super) fn session(
         stdout: None,
         stderr: None,
         tty,
+        detachment: None,
     };
     let mut theirs = AttachStreams::default();
     if stdin {

@@ -16,7 +16,7 @@ mod renew;
 mod start;
 mod stop;
 
-pub use attach::AttachSession;
+pub use attach::{AttachSession, Detachment};
 pub(crate) use create::{IMAGE_VOLUME_ERROR, image_owners};
 pub use exec::{ExecConfig, ExecOutput, ExecSession};
 pub(crate) use kill::{kill_group, kill_process};
