@@ -246,10 +246,10 @@ pub struct Logs {
     /// Go on until the container ends
     #[arg(short, long)]
     pub follow: bool,
-    /// Lines from the end, or all
+    /// Lines from the end, 100000 at most, or all
     #[arg(short = 'n', long, value_name = "LINES", default_value = "all", value_parser = parse::tail)]
     pub tail: i64,
-    /// From this time on: 10m ago, seconds since 1970, or RFC 3339
+    /// From this time on: 10m ago, seconds since 1970, or RFC 3339 (without a zone: UTC)
     #[arg(long, value_name = "TIME", value_parser = parse::time)]
     pub since: Option<i64>,
     /// Up to this time

@@ -57,8 +57,11 @@ pub enum CliError {
     #[error(transparent)]
     Auth(#[from] AuthError),
     /// The stream ended early.
-    #[error("the daemon ended the stream without an exit code")]
+    #[error("the daemon ended the stream before its end")]
     CutOff,
+    /// Somebody would have to be asked.
+    #[error("{0} is needed, and standard input is no terminal to ask for it on; see --help")]
+    NoAnswer(&'static str),
     /// Flags that do not go together.
     #[error("{0}")]
     Usage(&'static str),

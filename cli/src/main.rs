@@ -8,6 +8,8 @@ mod error;
 mod format;
 mod parse;
 mod session;
+mod signals;
+mod stdio;
 mod table;
 mod terminal;
 
@@ -38,7 +40,7 @@ fn main() -> ExitCode {
     {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("joey: start: {error}");
+            stdio::tell(&format!("joey: start: {error}"));
             return ExitCode::FAILURE;
         }
     };

@@ -3,6 +3,8 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 const NANOS: i64 = 1_000_000_000;
+/// Of a fraction.
+const MAX_DIGITS: u32 = 18;
 
 /// `-v`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -83,11 +85,11 @@ pub fn port(text: &str) -> Result<Port, String> {
     })
 }
 
-/// Bytes: a number with b, k, m, g or t, in steps of 1,024.
+/// Bytes: a number, such as 1.5, with b, k, m, g or t, in steps of 1,024.
 pub fn size(text: &str) -> Result<i64, String> {
     let lower = text.to_ascii_lowercase();
     let digits = lower
-        .find(|c: char| !c.is_ascii_digit())
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
         .unwrap_or(lower.len());
     let (number, unit) = lower.split_at(digits);
     let shift = match unit {
@@ -98,9 +100,17 @@ pub fn size(text: &str) -> Result<i64, String> {
         "t" | "tb" | "ti" | "tib" => 40,
         _ => return Err(format!("{text:?} is no size: write a number and k, m or g")),
     };
-    let number: i64 = number.parse().map_err(|_| format!("{text:?} is no size"))?;
-    number
+    let wrong = || format!("{text:?} is no size");
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
+    let whole: i128 = whole.parse().map_err(|_| wrong())?;
+    let digits = u32::try_from(fraction.len()).unwrap_or(u32::MAX);
+    let scale = 10_i128.checked_pow(digits).filter(|_| digits <= MAX_DIGITS);
+    let (scale, fraction) = scale.zip(fraction.parse::<i128>().ok()).ok_or_else(wrong)?;
+    let bytes = whole
         .checked_mul(1 << shift)
+        .and_then(|bytes| bytes.checked_add((fraction << shift) / scale));
+    bytes
+        .and_then(|bytes| i64::try_from(bytes).ok())
         .ok_or_else(|| format!("{text:?} is too much"))
 }
 
@@ -239,7 +249,8 @@ pub fn tail(text: &str) -> Result<i64, String> {
         .map_err(|_| format!("{text:?} is neither a number nor all"))
 }
 
-/// Nanoseconds since 1970: a time before now (`90s`, `10m`, `2h`, `1d`), seconds, or RFC 3339.
+/// Nanoseconds since 1970: a time before now (`90s`, `10m`, `2h`, `1d`), seconds, or RFC 3339, which
+/// without a zone is UTC.
 pub fn time(text: &str) -> Result<i64, String> {
     let wrong = || format!("{text:?} is no time: write 10m, 1700000000 or 2026-01-31T12:00:00Z");
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
@@ -278,7 +289,15 @@ fn rfc3339(text: &str) -> Option<i64> {
     let (clock, zone) = clock.split_at(zone_at);
     let (clock, fraction) = clock.split_once('.').unwrap_or((clock, "0"));
     let [hour, minute, second] = numbers(clock, ':')?;
-    let in_range = (1..=12).contains(&month) && (1..=31).contains(&day) && hour < 24 && minute < 60;
+    let (next_year, next_month) = if month == 12 {
+        (year + 1, 1)
+    } else {
+        (year, month + 1)
+    };
+    let in_range = (1..=12).contains(&month)
+        && (1..=days(next_year, next_month, 1) - days(year, month, 1)).contains(&day)
+        && hour < 24
+        && minute < 60;
     if !in_range || second > 60 || fraction.len() > 9 {
         return None;
     }
@@ -288,7 +307,11 @@ fn rfc3339(text: &str) -> Option<i64> {
         zone => {
             let (sign, rest) = zone.split_at(1);
             let (hours, minutes) = rest.split_once(':')?;
-            let seconds = hours.parse::<i64>().ok()? * 3600 + minutes.parse::<i64>().ok()? * 60;
+            let (hours, minutes) = (hours.parse::<u8>().ok()?, minutes.parse::<u8>().ok()?);
+            if hours > 23 || minutes > 59 {
+                return None;
+            }
+            let seconds = i64::from(hours) * 3600 + i64::from(minutes) * 60;
             if sign == "-" { -seconds } else { seconds }
         }
     };
@@ -366,7 +389,9 @@ mod tests {
         assert_eq!(size("100"), Ok(100));
         assert_eq!(size("512m"), Ok(512 << 20));
         assert_eq!(size("2GiB"), Ok(2 << 30));
-        for wrong in ["", "m", "1x", "-1", "99999999999t"] {
+        assert_eq!(size("1.5g"), Ok(3 << 29));
+        assert_eq!(size("0.5"), Ok(0));
+        for wrong in ["", "m", "1x", "-1", ".5", "1.", "1.2.3g", "99999999999t"] {
             assert!(size(wrong).is_err(), "{wrong}");
         }
         assert_eq!(cpus("2"), Ok(2_000_000_000));
@@ -389,7 +414,16 @@ mod tests {
         let before = now();
         let late = time("10m").unwrap() + 600 * NANOS - before;
         assert!((0..NANOS).contains(&late), "{late}");
-        for wrong in ["", "soon", "10x", "2026-13-01"] {
+        time("2024-02-29").unwrap();
+        for wrong in [
+            "",
+            "soon",
+            "10x",
+            "2026-13-01",
+            "2026-02-29",
+            "2026-04-31",
+            "2026-01-01T00:00:00+24:00",
+        ] {
             assert!(time(wrong).is_err(), "{wrong}");
         }
     }

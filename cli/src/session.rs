@@ -1,18 +1,18 @@
 //! A stream to a process: input, output, sizes, signals, detach keys.
 
-use std::io::{self, ErrorKind, Write};
 use std::process::ExitCode;
 
 use joey_proto::api::stream_input::Input;
 use joey_proto::api::stream_output::Output;
 use joey_proto::api::{KillContainerRequest, Size, StreamInput, StreamOutput, StreamStart};
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 
 use crate::client::Client;
 use crate::error::CliError;
+use crate::signals::{ENDING, Event, FORWARDED, Signals};
+use crate::stdio::{self, Target, Writer};
 use crate::terminal::{self, DetachKeys, RawMode};
 
 /// Messages to the daemon that may wait.
@@ -20,22 +20,20 @@ const DEPTH: usize = 16;
 const CHUNK: usize = 32 << 10;
 /// 128 + SIGPIPE.
 const UNREAD: u8 = 141;
-/// What the container gets of what joey gets.
-const FORWARDED: [SignalKind; 6] = [
-    SignalKind::hangup(),
-    SignalKind::interrupt(),
-    SignalKind::quit(),
-    SignalKind::terminate(),
-    SignalKind::user_defined1(),
-    SignalKind::user_defined2(),
-];
+/// What a shell adds to a signal's number.
+const SIGNALLED: u32 = 128;
+/// So many signals end joey while the process does not start, as docker has it.
+const IMPATIENT: usize = 3;
 
 /// How the process is reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// A new process; a signal to joey ends it with joey.
+    /// A new process; it ends with joey.
     Exec,
-    /// The container's own; signals are forwarded.
+    /// That of a container which is joey's own: signals are forwarded.
+    Run,
+    /// That of a container which was there before: signals are forwarded, but not from a terminal,
+    /// whose end is not the container's.
     Attach,
 }
 
@@ -48,6 +46,8 @@ pub enum End {
     Detached,
     /// Nobody reads joey's output any more.
     Unread,
+    /// A signal ended joey.
+    Signalled(u32),
 }
 
 impl End {
@@ -58,6 +58,9 @@ impl End {
             Self::Detached => ExitCode::SUCCESS,
             // As if SIGPIPE had ended joey.
             Self::Unread => ExitCode::from(UNREAD),
+            Self::Signalled(number) => {
+                ExitCode::from(u8::try_from(SIGNALLED + number).unwrap_or(u8::MAX))
+            }
         }
     }
 }
@@ -73,41 +76,142 @@ pub async fn run(client: &Client, kind: Kind, mut start: StreamStart) -> Result<
         None
     };
     start.size = if start.tty { terminal::size() } else { None };
-    let (tty, stdin, container) = (start.tty, start.stdin, start.container.clone());
+    let (tty, stdin) = (start.tty, start.stdin);
+    let forwards = match kind {
+        Kind::Run => true,
+        Kind::Attach => !tty,
+        Kind::Exec => false,
+    };
+    let listened = match (forwards, &raw) {
+        (true, _) => FORWARDED,
+        (false, Some(_)) => ENDING,
+        (false, None) => &[],
+    };
+    let mut session = Session {
+        client: client.clone(),
+        container: start.container.clone(),
+        forwards,
+        signals: Signals::listen(tty, listened)?,
+        keys: (tty && stdin && kind != Kind::Exec).then(DetachKeys::default),
+        resized: None,
+    };
     let (sender, receiver) = mpsc::channel(DEPTH);
     send(&sender, Input::Start(start)).await;
-    let mut signals = Signals::listen(kind, tty)?;
-    let requests = ReceiverStream::new(receiver);
-    let outputs = match kind {
-        Kind::Exec => client.clone().exec(requests).await?,
-        Kind::Attach => client.clone().attach(requests).await?,
+    let outputs = match session.open(kind, ReceiverStream::new(receiver)).await? {
+        Ok(outputs) => outputs,
+        Err(end) => return Ok(end),
     };
-    let mut outputs = outputs.into_inner();
-    let mut keys = (tty && stdin).then(DetachKeys::default);
-    let mut typed = stdin.then(read_stdin).transpose()?;
-    let mut resized = None;
-    // A process that takes no input must still be shown and get its signals: nothing is awaited
-    // within an arm.
-    let end = loop {
-        tokio::select! {
-            end = show(&mut outputs) => if let Some(end) = end? {
-                break end;
-            },
-            (place, next) = next(&sender, &mut resized, &mut typed) => {
-                if !pass(place, next, &mut keys, &mut typed) {
-                    break End::Detached;
-                }
-            }
-            event = signals.next() => match event {
-                Event::Resized => resized = terminal::size(),
-                Event::Forward(number) => {
-                    tokio::spawn(forward(client.clone(), container.clone(), number));
-                }
-            },
-        }
-    };
+    let typed = stdin.then(read_stdin).transpose()?;
+    let end = session.relay(&sender, outputs, typed).await;
     drop(raw);
-    Ok(end)
+    end
+}
+
+/// A session and what happens to it besides its streams.
+struct Session {
+    client: Client,
+    container: String,
+    /// Whether the process gets the signals that joey gets; else they end joey.
+    forwards: bool,
+    signals: Signals,
+    keys: Option<DetachKeys>,
+    /// A size that the daemon is yet to be told.
+    resized: Option<Size>,
+}
+
+impl Session {
+    /// Waits for the process's start: what it writes, or how joey ended before.
+    async fn open(
+        &mut self,
+        kind: Kind,
+        requests: ReceiverStream<StreamInput>,
+    ) -> Result<Result<Streaming<StreamOutput>, End>, CliError> {
+        let mut client = self.client.clone();
+        let opened = async {
+            match kind {
+                Kind::Exec => client.exec(requests).await,
+                Kind::Run | Kind::Attach => client.attach(requests).await,
+            }
+        };
+        tokio::pin!(opened);
+        let mut early = Vec::new();
+        loop {
+            tokio::select! {
+                outputs = &mut opened => {
+                    // Nothing took them before.
+                    for number in early {
+                        self.forward(number);
+                    }
+                    return Ok(Ok(outputs?.into_inner()));
+                }
+                event = self.signals.next() => match event {
+                    Event::Resized => self.resized = terminal::size(),
+                    Event::Got(number) => {
+                        early.push(number);
+                        if !self.forwards || early.len() >= IMPATIENT {
+                            return Ok(Err(End::Signalled(number)));
+                        }
+                    }
+                },
+            }
+        }
+    }
+
+    /// Passes everything on until the end. A process that takes no input must still be shown and get
+    /// its signals, and so must one whose output nobody takes: nothing is awaited within an arm.
+    async fn relay(
+        &mut self,
+        sender: &mpsc::Sender<StreamInput>,
+        mut outputs: Streaming<StreamOutput>,
+        mut typed: Option<Typed>,
+    ) -> Result<End, CliError> {
+        let writer = Writer::start()?;
+        let end = loop {
+            tokio::select! {
+                shown = show(&mut outputs, &writer) => match shown {
+                    Ok(Shown::More) => {}
+                    Ok(Shown::End(end)) => break Ok(end),
+                    Ok(Shown::Unwritten) => {
+                        writer.finish().await?;
+                        return Ok(End::Unread);
+                    }
+                    // What came before it is still shown.
+                    Err(error) => break Err(error),
+                },
+                (place, next) = next(sender, &mut self.resized, &mut typed) => {
+                    if !pass(place, next, &mut self.keys, &mut typed) {
+                        return Ok(End::Detached);
+                    }
+                }
+                event = self.signals.next() => match event {
+                    Event::Resized => self.resized = terminal::size(),
+                    Event::Got(number) if self.forwards => self.forward(number),
+                    Event::Got(number) => return Ok(End::Signalled(number)),
+                },
+            }
+        };
+        let finished = writer.finish();
+        tokio::pin!(finished);
+        loop {
+            tokio::select! {
+                read = &mut finished => return if read? { end } else { Ok(End::Unread) },
+                event = self.signals.next() => if let Event::Got(number) = event {
+                    // The process has ended; who reads its output is not waited for any longer.
+                    return Ok(End::Signalled(number));
+                },
+            }
+        }
+    }
+
+    fn forward(&self, signal: u32) {
+        let mut client = self.client.clone();
+        let request = KillContainerRequest {
+            container: self.container.clone(),
+            signal,
+        };
+        // A container that has just ended takes no signal.
+        tokio::spawn(async move { drop(client.kill_container(request).await) });
+    }
 }
 
 async fn send(sender: &mpsc::Sender<StreamInput>, input: Input) {
@@ -115,24 +219,28 @@ async fn send(sender: &mpsc::Sender<StreamInput>, input: Input) {
     drop(sender.send(StreamInput { input: Some(input) }).await);
 }
 
-/// Shows one message; the end where it is the last.
-async fn show(outputs: &mut Streaming<StreamOutput>) -> Result<Option<End>, CliError> {
-    let message = outputs.message().await?.ok_or(CliError::CutOff)?;
-    let written = match message.output {
-        Some(Output::Stdout(bytes)) => write(&mut io::stdout().lock(), &bytes),
-        Some(Output::Stderr(bytes)) => write(&mut io::stderr().lock(), &bytes),
-        Some(Output::ExitCode(code)) => return Ok(Some(End::Exited(code))),
-        None => Ok(()),
-    };
-    match written {
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(Some(End::Unread)),
-        Err(error) => Err(CliError::Io("write the output", error)),
-        Ok(()) => Ok(None),
-    }
+/// What became of a message.
+enum Shown {
+    More,
+    /// It was the last.
+    End(End),
+    /// Nothing can be written any more.
+    Unwritten,
 }
 
-fn write(output: &mut impl Write, bytes: &[u8]) -> io::Result<()> {
-    output.write_all(bytes).and_then(|()| output.flush())
+/// Waits for room, then for a message that is written there. Safe to cancel.
+async fn show(outputs: &mut Streaming<StreamOutput>, writer: &Writer) -> Result<Shown, CliError> {
+    let Some(place) = writer.place().await else {
+        return Ok(Shown::Unwritten);
+    };
+    let message = outputs.message().await?.ok_or(CliError::CutOff)?;
+    match message.output {
+        Some(Output::Stdout(bytes)) => place.send((Target::Out, bytes)),
+        Some(Output::Stderr(bytes)) => place.send((Target::Err, bytes)),
+        Some(Output::ExitCode(code)) => return Ok(Shown::End(End::Exited(code))),
+        None => {}
+    }
+    Ok(Shown::More)
 }
 
 /// What is typed, in order; an end when there is no more.
@@ -143,16 +251,10 @@ fn read_stdin() -> Result<Typed, CliError> {
     let (sender, receiver) = mpsc::channel(DEPTH);
     let read = move || {
         let mut buffer = vec![0; CHUNK];
-        loop {
-            match rustix::io::read(io::stdin(), &mut buffer) {
-                Ok(0) => return,
-                Ok(count) => {
-                    if sender.blocking_send(buffer[..count].to_vec()).is_err() {
-                        return;
-                    }
-                }
-                Err(error) if io::Error::from(error).kind() == ErrorKind::Interrupted => {}
-                Err(_) => return,
+        // An input that can't be read is at its end.
+        while let Ok(count @ 1..) = stdio::read(&mut buffer) {
+            if sender.blocking_send(buffer[..count].to_vec()).is_err() {
+                return;
             }
         }
     };
@@ -215,73 +317,4 @@ fn pass(
         place.send(StreamInput { input });
     }
     !detach
-}
-
-async fn forward(mut client: Client, container: String, number: u32) {
-    let request = KillContainerRequest {
-        container,
-        signal: number,
-    };
-    // A container that has just ended takes no signal.
-    drop(client.kill_container(request).await);
-}
-
-/// What a signal means.
-#[derive(Debug, Clone, Copy)]
-enum Event {
-    Resized,
-    Forward(u32),
-}
-
-/// The signals joey listens to during a session.
-#[derive(Debug)]
-struct Signals {
-    resized: Option<Signal>,
-    forwarded: Vec<(u32, Signal)>,
-}
-
-impl Signals {
-    fn listen(kind: Kind, tty: bool) -> Result<Self, CliError> {
-        let listen = |kind| signal(kind).map_err(|error| CliError::Io("listen to signals", error));
-        let resized = if tty {
-            Some(listen(SignalKind::window_change())?)
-        } else {
-            None
-        };
-        let mut forwarded = Vec::new();
-        if kind == Kind::Attach {
-            for kind in FORWARDED {
-                let number = kind.as_raw_value().unsigned_abs();
-                forwarded.push((number, listen(kind)?));
-            }
-        }
-        Ok(Self { resized, forwarded })
-    }
-
-    async fn next(&mut self) -> Event {
-        let resized = async {
-            match &mut self.resized {
-                Some(signal) => signal.recv().await,
-                None => std::future::pending().await,
-            }
-        };
-        let waiting = self.forwarded.iter_mut().map(|(number, signal)| {
-            let number = *number;
-            Box::pin(async move {
-                signal.recv().await;
-                number
-            })
-        });
-        let waiting: Vec<_> = waiting.collect();
-        let forwarded = async {
-            match waiting.is_empty() {
-                true => std::future::pending().await,
-                false => futures::future::select_all(waiting).await.0,
-            }
-        };
-        tokio::select! {
-            _ = resized => Event::Resized,
-            number = forwarded => Event::Forward(number),
-        }
-    }
 }

@@ -10,6 +10,7 @@ use rustix::termios::{
 };
 
 use crate::error::CliError;
+use crate::stdio::{self, Target};
 
 /// Ctrl-P.
 const FIRST_KEY: u8 = 0x10;
@@ -57,43 +58,45 @@ impl Drop for Restore {
     }
 }
 
-/// Asks for a line.
+/// Asks for a line; `what` is needed. Empty at the input's end.
 ///
 /// # Errors
-/// When standard input is no terminal, or at its end.
-pub fn ask(question: &str) -> Result<String, CliError> {
-    if !io::stdin().is_terminal() {
-        return Err(CliError::Usage(
-            "standard input is no terminal to ask on: use --username and --password-stdin",
-        ));
-    }
-    eprint!("{question}");
-    let mut line = String::new();
-    let read = io::stdin().read_line(&mut line);
-    read.map_err(|error| CliError::Io("read the answer", error))?;
-    Ok(line.trim_end_matches(['\r', '\n']).to_owned())
+/// When standard input is no terminal.
+pub fn ask(what: &'static str) -> Result<String, CliError> {
+    begin_question(what)?;
+    text(read_line()?)
 }
 
 /// Asks for a line that is not shown.
 ///
 /// # Errors
 /// As [`ask`]'s; [`CliError::Cancelled`] where the user gave up.
-pub fn ask_secret(question: &str) -> Result<String, CliError> {
-    if !io::stdin().is_terminal() {
-        return ask(question);
-    }
-    let silent = Silence::begin()?;
-    eprint!("{question}");
+pub fn ask_secret(what: &'static str) -> Result<String, CliError> {
+    let silent = Silence::begin(what)?;
+    begin_question(what)?;
     let line = read_line();
     let pressed = line.as_ref().ok().and_then(|line| silent.signal_of(line));
     drop(silent);
-    eprintln!();
+    stdio::tell("");
     if let Some(signal) = pressed {
         // As the terminal would have sent it; where it is ignored joey ends by itself.
         kill_current_process_group(signal).unwrap_or_default();
         return Err(CliError::Cancelled);
     }
-    let line = String::from_utf8(line?)
+    text(line?)
+}
+
+fn begin_question(what: &'static str) -> Result<(), CliError> {
+    if !io::stdin().is_terminal() {
+        return Err(CliError::NoAnswer(what));
+    }
+    // Where nobody sees it, the answer is waited for all the same.
+    stdio::write(Target::Err, format!("{what}: ").as_bytes()).unwrap_or_default();
+    Ok(())
+}
+
+fn text(line: Vec<u8>) -> Result<String, CliError> {
+    let line = String::from_utf8(line)
         .map_err(|error| CliError::Io("read the answer", io::Error::other(error)))?;
     Ok(line.trim_end_matches(['\r', '\n']).to_owned())
 }
@@ -107,7 +110,10 @@ struct Silence {
 }
 
 impl Silence {
-    fn begin() -> Result<Self, CliError> {
+    fn begin(what: &'static str) -> Result<Self, CliError> {
+        if !io::stdin().is_terminal() {
+            return Err(CliError::NoAnswer(what));
+        }
         let failed = |error: Errno| CliError::Io("set up the terminal", error.into());
         let former = tcgetattr(io::stdin()).map_err(failed)?;
         let key = |index| former.special_codes[index];
@@ -138,16 +144,16 @@ impl Silence {
 /// One line as the terminal hands it over, with what ended it.
 fn read_line() -> Result<Vec<u8>, CliError> {
     let mut line = vec![0; MAX_LINE];
-    let read = rustix::io::retry_on_intr(|| rustix::io::read(io::stdin(), &mut line));
-    line.truncate(read.map_err(|error| CliError::Io("read the answer", error.into()))?);
+    let read = stdio::read(&mut line);
+    line.truncate(read.map_err(|error| CliError::Io("read the answer", error))?);
     Ok(line)
 }
 
 /// Warns of a password among the arguments; `instead` is what to use.
 pub fn warn_of_password(instead: &str) {
-    eprintln!(
+    stdio::tell(&format!(
         "joey: WARNING! A password on the command line can be seen by others; use {instead} instead"
-    );
+    ));
 }
 
 /// The terminal's size; None without a terminal.

@@ -15,6 +15,7 @@ mod socket;
 mod traces;
 mod wiring;
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -41,11 +42,11 @@ fn main() -> ExitCode {
 fn run(args: Args) -> Result<(), StartError> {
     match args.command {
         Some(Command::Config(ConfigCommand::Default)) => {
-            print!("{}", config::EXAMPLE);
+            show(config::EXAMPLE);
             Ok(())
         }
         Some(Command::Config(ConfigCommand::Dump)) => {
-            print!("{}", dump(&read(&args.settings)?)?);
+            show(&dump(&read(&args.settings)?)?);
             Ok(())
         }
         None => {
@@ -53,6 +54,13 @@ fn run(args: Args) -> Result<(), StartError> {
             serve(args.settings, config)
         }
     }
+}
+
+/// Prints; a reader that has had enough is no error.
+fn show(text: &str) {
+    std::io::stdout()
+        .write_all(text.as_bytes())
+        .unwrap_or_default();
 }
 
 fn read(settings: &Settings) -> Result<Config, ConfigError> {

@@ -94,9 +94,9 @@ impl Terminal {
         &self.master
     }
 
-    /// Tells joey that the terminal's size has changed.
-    pub fn resized(&self) {
-        signal(&self.child, Signal::WINCH);
+    /// Sends joey a signal.
+    pub fn signal(&self, sent: Signal) {
+        signal(&self.child, sent);
     }
 
     /// Reads until `wanted` is shown.

@@ -23,6 +23,11 @@ async fn versions_and_info() {
     assert!(!nobody.status.success());
     let error = String::from_utf8(nobody.stderr).unwrap();
     assert!(error.contains("/run/no-such.sock"), "{error}");
+    let alone = Command::new(binary("joey"))
+        .args(["-H", "unix:///run/no-such.sock", "version"])
+        .output()
+        .unwrap();
+    assert!(alone.stdout.starts_with(b"joey: ") && !alone.status.success());
     stand.assert_clean().await;
 }
 

@@ -5,6 +5,7 @@ use std::io::Write;
 use std::time::Duration;
 
 use joey_tests::{Stand, Terminal, eventually, piped, read_until};
+use rustix::process::Signal;
 
 #[tokio::test]
 async fn detached_keys_and_attached_again() {
@@ -29,7 +30,7 @@ async fn detached_keys_and_attached_again() {
     terminal.type_in(b"two\n");
     terminal.see("<two>\r\n33 111\r\n");
     rustix::termios::tcsetwinsize(terminal.master(), size).unwrap();
-    terminal.resized();
+    terminal.signal(Signal::WINCH);
     tokio::time::sleep(Duration::from_millis(300)).await;
     terminal.type_in(b"end\n");
     terminal.see("<end>\r\n20 70\r\n");

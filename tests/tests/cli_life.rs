@@ -250,7 +250,7 @@ async fn lists_show_what_is_asked_for() {
     assert_eq!(names(&["-f", "status=created"]), ["job"]);
     assert_eq!(names(&["-a", "-f", "name=jo"]), ["job"]);
     assert_eq!(stand.out(&["ps", "-q", "--no-trunc"]), id);
-    assert_eq!(stand.out(&["ps", "-q"]).trim(), &id[..6]);
+    assert_eq!(stand.out(&["ps", "-q"]).trim(), &id[..12]);
     assert!(
         stand
             .fails(&["ps", "-f", "colour=red"])

@@ -67,7 +67,7 @@ pub fn for_image(
                 terminal::warn_of_password("--creds USER, which asks for it,");
                 (username, password.to_owned())
             }
-            None => (creds, terminal::ask_secret("Password: ")?),
+            None => (creds, terminal::ask_secret("Password")?),
         };
         if username.is_empty() {
             return Err(AuthError::NoUser.into());

@@ -16,7 +16,7 @@ pub async fn login(client: &Client, args: Login) -> Result<(), CliError> {
     let registry = registry(&args.registry)?;
     let username = match args.username {
         Some(username) => username,
-        None => terminal::ask("Username: ")?,
+        None => terminal::ask("Username")?,
     };
     let password = match args.password {
         Some(password) => {
@@ -24,7 +24,7 @@ pub async fn login(client: &Client, args: Login) -> Result<(), CliError> {
             password
         }
         None if args.password_stdin => read_password()?,
-        None => terminal::ask_secret("Password: ")?,
+        None => terminal::ask_secret("Password")?,
     };
     if username.is_empty() || password.is_empty() {
         return Err(CliError::Usage("a user name and a password are needed"));
@@ -67,7 +67,7 @@ fn registry(given: &str) -> Result<String, AuthError> {
 fn read_password() -> Result<String, CliError> {
     let failed = |error| CliError::Io("read the password", error);
     if std::io::stdin().is_terminal() {
-        return terminal::ask_secret("Password: ");
+        return terminal::ask_secret("Password");
     }
     let mut text = String::new();
     std::io::stdin().read_to_string(&mut text).map_err(failed)?;

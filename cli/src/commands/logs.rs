@@ -1,12 +1,13 @@
 //! `joey logs`.
 
-use std::io::{self, ErrorKind, Write};
+use std::io::ErrorKind;
 
 use joey_proto::api::LogsRequest;
 
 use crate::args::Logs;
 use crate::client::Client;
 use crate::error::CliError;
+use crate::stdio::{self, Target};
 
 /// Shows a container's output, its standard error on joey's.
 pub async fn run(client: &Client, args: Logs) -> Result<(), CliError> {
@@ -20,13 +21,11 @@ pub async fn run(client: &Client, args: Logs) -> Result<(), CliError> {
     };
     let mut chunks = client.clone().logs(request).await?.into_inner();
     while let Some(chunk) = chunks.message().await? {
-        let written = match chunk.stderr {
-            true => io::stderr().write_all(&chunk.data),
-            false => io::stdout()
-                .write_all(&chunk.data)
-                .and_then(|()| io::stdout().flush()),
+        let target = match chunk.stderr {
+            true => Target::Err,
+            false => Target::Out,
         };
-        match written {
+        match stdio::write(target, &chunk.data) {
             Err(error) if error.kind() == ErrorKind::BrokenPipe => return Ok(()),
             Err(error) => return Err(CliError::Io("print", error)),
             Ok(()) => {}

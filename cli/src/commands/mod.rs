@@ -23,18 +23,20 @@ mod stop;
 mod version;
 mod wait;
 
-use std::io::{ErrorKind, Write};
+use std::io::ErrorKind;
 use std::process::ExitCode;
 
 use crate::args::{Args, Command};
 use crate::client::{self, Client};
 use crate::error::CliError;
+use crate::stdio::{self, Target};
 
 /// Runs a command; returns the code joey exits with.
 pub async fn run(args: Args) -> ExitCode {
     match args.command {
         Command::Completion { shell } => return report(completion::run(shell)),
         Command::Logout(args) => return report(login::logout(&args)),
+        Command::Version => return report(version::run(&args.host).await),
         _ => {}
     }
     let runs_a_program = matches!(
@@ -73,15 +75,14 @@ async fn dispatch(client: &Client, command: Command) -> Result<ExitCode, CliErro
         Command::Kill(args) => kill::run(client, args).await,
         Command::Inspect(args) => inspect::run(client, args).await,
         Command::Login(args) => login::login(client, args).await,
-        Command::Logout(args) => login::logout(&args),
         Command::Rm(args) => rm::run(client, args).await,
         Command::Wait(args) => wait::run(client, args).await,
         Command::Images(args) => images::run(client, &args).await,
         Command::Pull(args) => pull::run(client, &args).await,
         Command::Rmi(args) => rmi::run(client, args).await,
-        Command::Version => version::run(client).await,
+        // These ask no daemon, or ask it last.
+        Command::Version | Command::Logout(_) | Command::Completion { .. } => Ok(()),
         Command::Info => info::run(client).await,
-        Command::Completion { shell } => completion::run(shell),
     }?;
     Ok(ExitCode::SUCCESS)
 }
@@ -98,17 +99,13 @@ fn report(done: Result<(), CliError>) -> ExitCode {
 
 fn show(error: &CliError) {
     if !matches!(error, CliError::Reported) {
-        eprintln!("joey: {error}");
+        stdio::tell(&format!("joey: {error}"));
     }
 }
 
 /// Prints; a reader that has had enough is no error.
 fn print(text: &str) -> Result<(), CliError> {
-    let mut output = std::io::stdout().lock();
-    match output
-        .write_all(text.as_bytes())
-        .and_then(|()| output.flush())
-    {
+    match stdio::write(Target::Out, text.as_bytes()) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(CliError::Io("print", error)),
         _ => Ok(()),
     }

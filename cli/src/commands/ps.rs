@@ -12,6 +12,8 @@ use crate::table::Table;
 
 /// Digits of an id in the table.
 const ID_DIGITS: usize = 6;
+/// Of one that other commands get: it must be nobody else's.
+const QUIET_DIGITS: usize = 12;
 /// What the default runtime handler is called.
 const DEFAULT_RUNTIME: &str = "joey";
 
@@ -55,9 +57,10 @@ fn is_wanted(container: &Container, filters: &[Filter]) -> bool {
 }
 
 fn render(containers: &[Container], args: &Ps, now: i64) -> String {
+    let digits = if args.quiet { QUIET_DIGITS } else { ID_DIGITS };
     let id = |container: &Container| match args.no_trunc {
         true => container.id.clone(),
-        false => short(&container.id, ID_DIGITS).to_owned(),
+        false => short(&container.id, digits).to_owned(),
     };
     if args.quiet {
         return containers

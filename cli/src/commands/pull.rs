@@ -13,6 +13,7 @@ use crate::auth;
 use crate::client::Client;
 use crate::error::CliError;
 use crate::format::{bytes, short};
+use crate::stdio;
 
 /// Digits of a blob's digest.
 const DIGITS: usize = 12;
@@ -33,7 +34,7 @@ pub async fn run(client: &Client, args: &Pull) -> Result<(), CliError> {
 
 /// Fetches an image for a container; what happens is told on standard error.
 pub async fn fetch(client: &Client, image: &str, creds: Option<&str>) -> Result<(), CliError> {
-    eprintln!("{image} is not here; fetching it");
+    stdio::tell(&format!("{image} is not here; fetching it"));
     pull(client, image, creds, Shown::for_stderr())
         .await
         .map(drop)
@@ -99,7 +100,7 @@ impl Shown {
             Self::Lines(known) => {
                 for blob in &message.blobs {
                     if let Some(line) = changed(known, blob) {
-                        eprintln!("{line}");
+                        stdio::tell(&line);
                     }
                 }
             }
@@ -123,7 +124,7 @@ impl Shown {
             for bar in bars.blobs.values() {
                 bar.finish();
             }
-            eprintln!("fetched in {took:.1?}");
+            stdio::tell(&format!("fetched in {took:.1?}"));
         }
     }
 }

@@ -10,6 +10,7 @@ use crate::args::{ContainerArgs, Run};
 use crate::client::Client;
 use crate::error::CliError;
 use crate::session::{self, End, Kind};
+use crate::signals::{ENDING, Signals};
 
 /// How long joey waits for the daemon to remove an ended container.
 const REMOVAL: Duration = Duration::from_secs(10);
@@ -42,7 +43,7 @@ pub async fn run(client: &Client, args: Run) -> Result<ExitCode, CliError> {
         start: true,
         ..StreamStart::default()
     };
-    let ended = session::run(client, Kind::Attach, start).await;
+    let ended = session::run(client, Kind::Run, start).await;
     if removed && matches!(ended, Err(_) | Ok(End::Exited(_))) {
         wait_for_removal(client, made.id).await;
     }
@@ -56,6 +57,13 @@ async fn wait_for_removal(client: &Client, container: String) {
         container,
         removed: true,
     };
+    // The session's are taken over for good: without this they would do nothing.
+    let Ok(mut ended) = Signals::listen(false, ENDING) else {
+        return;
+    };
     // The removal goes on without joey.
-    drop(tokio::time::timeout(REMOVAL, client.wait_container(request)).await);
+    tokio::select! {
+        waited = tokio::time::timeout(REMOVAL, client.wait_container(request)) => drop(waited),
+        _ = ended.next() => {}
+    }
 }

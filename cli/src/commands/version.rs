@@ -3,23 +3,20 @@
 use joey_proto::api::VersionRequest;
 
 use super::print;
-use crate::client::Client;
+use crate::client;
 use crate::error::CliError;
 
-/// Shows both sides' versions.
-pub async fn run(client: &Client) -> Result<(), CliError> {
+/// Shows both sides' versions; joey's own also without a daemon.
+pub async fn run(host: &str) -> Result<(), CliError> {
+    print(&format!("joey: {}\n", env!("CARGO_PKG_VERSION")))?;
+    let client = client::connect(host).await?;
     let daemon = client
         .clone()
         .version(VersionRequest {})
         .await?
         .into_inner();
     print(&format!(
-        "joey: {}\njoeyd: {}\nAPI: {}\nOS: {}/{}\nKernel: {}\n",
-        env!("CARGO_PKG_VERSION"),
-        daemon.version,
-        daemon.api_version,
-        daemon.os,
-        daemon.arch,
-        daemon.kernel,
+        "joeyd: {}\nAPI: {}\nOS: {}/{}\nKernel: {}\n",
+        daemon.version, daemon.api_version, daemon.os, daemon.arch, daemon.kernel,
     ))
 }
