@@ -123,18 +123,20 @@ impl Shim {
 
     fn exec_finished(&mut self, exec_id: u64, mut starting: Starting) {
         let caller = starting.caller;
-        let (pid, master) = match (&starting.failure, starting.pid, &starting.user) {
-            (None, Some(pid), Some(_)) => (pid, starting.master),
+        let pid = match (&starting.failure, starting.pid, &starting.user) {
+            // Its last report comes before the program does.
+            (None, Some(pid), Some(_)) if self.has_executed(pid, &starting) => pid,
             _ => {
-                starting.kill();
+                self.kill_starting(&starting);
                 self.execs.remove(&exec_id);
                 let failure = match starting.failure.take() {
                     Some(failure) => failure,
-                    None => self.without_a_word("exec", &starting),
+                    None => self.cut_off("exec", &starting),
                 };
                 return self.refuse(caller, failure);
             }
         };
+        let master = starting.master.take();
         let reply = ExecReply {
             exec_id,
             pid,
@@ -145,12 +147,7 @@ impl Shim {
             reply::Result::Exec(reply),
             master.into_iter().collect(),
         );
-        if let Some((_, ended)) = self
-            .unclaimed
-            .iter()
-            .find(|(other, _)| *other == pid)
-            .copied()
-        {
+        if let Some(ended) = self.reaped(pid, &starting) {
             return self.exec_ended(exec_id, ended);
         }
         let pidfd = sys::pidfd(pid).ok().flatten();

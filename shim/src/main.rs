@@ -26,6 +26,7 @@ mod server;
 mod spec;
 mod stage;
 mod starts;
+mod stat;
 mod streams;
 mod sys;
 mod template;

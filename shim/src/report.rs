@@ -11,6 +11,7 @@ use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
+    sockopt::set_socket_passcred,
 };
 use serde::{Deserialize, Serialize};
 
@@ -25,6 +26,9 @@ pub enum Report {
     Pid(i32),
     /// The user the process runs as, just before it execs.
     User {
+        /// Who says so, on the host: the kernel's word, which nobody can send.
+        #[serde(skip)]
+        pid: i32,
         uid: u32,
         gid: u32,
         groups: Vec<u32>,
@@ -54,6 +58,7 @@ pub fn pair() -> Result<(Reporter, Reports)> {
         None,
     )
     .step("make the worker's socket")?;
+    set_socket_passcred(&ours, true).step("make the worker's socket")?;
     Ok((Reporter(theirs), Reports(ours)))
 }
 
@@ -99,7 +104,8 @@ impl Reports {
     /// The next message; `None` when nothing is there yet, `Some(None)` at the end.
     pub fn next(&self, wait: bool) -> Option<Option<(Report, Vec<OwnedFd>)>> {
         let mut buffer = vec![0; MAX_REPORT];
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(8))];
+        let mut space =
+            [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(8), ScmCredentials(1))];
         let flags = RecvFlags::CMSG_CLOEXEC
             | if wait {
                 RecvFlags::empty()
@@ -120,15 +126,22 @@ impl Reports {
                 Err(Errno::AGAIN) => return None,
                 Ok(_) | Err(_) => return Some(None),
             };
-            let mut fds = Vec::new();
+            let (mut fds, mut sender) = (Vec::new(), 0);
             for message in control.drain() {
-                if let RecvAncillaryMessage::ScmRights(rights) = message {
-                    fds.extend(rights);
+                match message {
+                    RecvAncillaryMessage::ScmRights(rights) => fds.extend(rights),
+                    RecvAncillaryMessage::ScmCredentials(credentials) => {
+                        sender = credentials.pid.as_raw_nonzero().get();
+                    }
+                    _ => {}
                 }
             }
-            let report = serde_json::from_slice(&buffer[..got]).unwrap_or_else(|error| {
+            let mut report = serde_json::from_slice(&buffer[..got]).unwrap_or_else(|error| {
                 Report::Failed(Failure::new(format!("garbled report of a worker: {error}")))
             });
+            if let Report::User { pid, .. } = &mut report {
+                *pid = sender;
+            }
             return Some(Some((report, fds)));
         }
     }

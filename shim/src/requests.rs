@@ -241,7 +241,7 @@ impl Shim {
         }
         for container in self.containers.values() {
             if let Some(starting) = &container.starting {
-                starting.kill();
+                self.kill_starting(starting);
             }
             if container.init.is_some() || container.starting.is_some() {
                 drop(container.signal(libc::SIGKILL, true));

@@ -12,18 +12,20 @@ use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{CWD, Mode, OFlags, openat};
-use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, listen, socket_with,
     sockopt,
 };
-use rustix::process::{Pid, WaitOptions, wait};
+use rustix::process::{Pid, WaitOptions, waitpid};
 
 use crate::containers::Container;
 use crate::error::{Result, Step};
 use crate::execs::ExecProcess;
 use crate::namespaces::Pod;
+use crate::starts::Starting;
+use crate::stat;
 use crate::streams::{Dropped, Part};
+use crate::sys;
 use crate::wire::{Conn, Gone};
 
 /// The protocol this shim speaks; 2: a start attaches, 3: it holds sockets.
@@ -52,8 +54,9 @@ pub struct Shim {
     pub deleted_oom_kills: u64,
     /// Processes run in containers.
     pub execs: BTreeMap<u64, ExecProcess>,
-    /// Ended children that no worker has named yet.
-    pub unclaimed: Vec<(i32, Ended)>,
+    /// Ended children that no worker has named yet, and when each was reaped: from then on its number
+    /// may be another process's.
+    pub unclaimed: Vec<(i32, Instant, Ended)>,
     /// Held open for the pod's life: bound sockets of its host ports. Nothing is done with them.
     pub held: Vec<OwnedFd>,
     /// The clients.
@@ -70,6 +73,8 @@ pub struct Ended {
     pub code: i32,
     /// 0 when it was none.
     pub signal: i32,
+    /// It was a program of its own, not the shim's copy any more.
+    pub executed: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -379,29 +384,55 @@ impl Shim {
 
     /// Takes every child that has ended.
     pub fn reap(&mut self) {
-        loop {
-            match wait(WaitOptions::NOHANG) {
-                Ok(Some((pid, status))) => {
-                    let signal = status.terminating_signal().unwrap_or(0);
-                    let code = status.exit_status().unwrap_or(128 + signal);
-                    self.child_ended(pid, Ended { code, signal });
-                }
-                Err(Errno::INTR) => {}
-                Ok(None) | Err(_) => break,
-            }
+        while let Some(pid) = sys::ended_child() {
+            // Once it is reaped nobody can tell any more.
+            let executed =
+                self.starting_since().is_none() || stat::of(raw(pid)).is_none_or(|it| it.executed);
+            let Ok(Some((_, status))) = waitpid(Some(pid), WaitOptions::NOHANG) else {
+                break;
+            };
+            let signal = status.terminating_signal().unwrap_or(0);
+            let code = status.exit_status().unwrap_or(128 + signal);
+            let ended = Ended {
+                code,
+                signal,
+                executed,
+            };
+            self.child_ended(pid, ended);
+        }
+    }
+
+    /// When the oldest of the starts under way began.
+    fn starting_since(&self) -> Option<Instant> {
+        let containers = self.containers.values().filter_map(|c| c.starting.as_ref());
+        let execs = self.execs.values().filter_map(|e| e.starting.as_ref());
+        containers.chain(execs).map(|starting| starting.begun).min()
+    }
+
+    /// How a child of a start ended, where it was reaped since that began.
+    pub fn reaped(&self, pid: i32, starting: &Starting) -> Option<Ended> {
+        let of_it =
+            |(other, at, _): &&(i32, Instant, Ended)| *other == pid && *at >= starting.begun;
+        self.unclaimed.iter().find(of_it).map(|(.., ended)| *ended)
+    }
+
+    /// Whether a child of a start has become a program, also where it has ended since.
+    pub fn has_executed(&self, pid: i32, starting: &Starting) -> bool {
+        match self.reaped(pid, starting) {
+            Some(ended) => ended.executed,
+            None => stat::of(pid).is_none_or(|stat| stat.executed),
         }
     }
 
     fn forget_unclaimed(&mut self) {
-        if !self.containers.values().any(|c| c.starting.is_some())
-            && !self.execs.values().any(|e| e.starting.is_some())
-        {
-            self.unclaimed.clear();
+        match self.starting_since() {
+            Some(begun) => self.unclaimed.retain(|(_, at, _)| *at >= begun),
+            None => self.unclaimed.clear(),
         }
     }
 
     fn child_ended(&mut self, pid: Pid, ended: Ended) {
-        let raw = pid.as_raw_nonzero().get();
+        let raw = raw(pid);
         if let Some(key) = self
             .containers
             .iter()
@@ -424,7 +455,12 @@ impl Shim {
                 code: ended.code,
             }));
         } else {
-            self.unclaimed.push((raw, ended));
+            self.unclaimed.push((raw, Instant::now(), ended));
+            self.worker_ended(pid, ended);
         }
     }
+}
+
+fn raw(pid: Pid) -> i32 {
+    pid.as_raw_nonzero().get()
 }

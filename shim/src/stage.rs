@@ -95,6 +95,7 @@ impl Stage {
         }
         verify_cwd()?;
         self.reporter.send(&Report::User {
+            pid: 0,
             uid: user.uid,
             gid: user.gid,
             groups: user.groups.clone(),

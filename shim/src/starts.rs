@@ -15,7 +15,8 @@ use crate::error::{Failure, Result, Step};
 use crate::logs::{LogFile, Rotation, Stream};
 use crate::namespaces::Pod;
 use crate::report::{self, Report, Reports};
-use crate::server::{Caller, Shim};
+use crate::server::{Caller, Ended, Shim};
+use crate::stat;
 use crate::streams::{Ends, Patience, Streams, TerminalPlan};
 use crate::sys;
 use crate::template;
@@ -33,6 +34,8 @@ pub struct Starting {
     pub worker: Pid,
     /// Its reports.
     pub reports: Reports,
+    /// When it was forked.
+    pub begun: Instant,
     /// When it is given up.
     pub deadline: Instant,
     /// The process that it made.
@@ -50,12 +53,13 @@ pub struct Starting {
 impl Starting {
     /// A worker just forked.
     pub fn new(caller: Caller, worker: Pid, reports: Reports) -> Self {
-        let deadline = Instant::now() + WORKER_TIME;
+        let begun = Instant::now();
         Self {
             caller,
             worker,
             reports,
-            deadline,
+            begun,
+            deadline: begun + WORKER_TIME,
             pid: None,
             user: None,
             master: None,
@@ -71,8 +75,21 @@ impl Starting {
                 None => return false,
                 Some(None) => return true,
                 Some(Some((report, mut fds))) => match report {
-                    Report::Pid(pid) => self.pid = Some(pid),
-                    Report::User { uid, gid, groups } => {
+                    // A container may trace what enters it, and speak in its place.
+                    Report::Pid(pid) if self.pid.is_none() && is_child(pid) => {
+                        self.pid = Some(pid);
+                    }
+                    Report::Pid(_) => {}
+                    Report::User {
+                        pid,
+                        uid,
+                        gid,
+                        groups,
+                    } => {
+                        // Also where the worker was killed before it could name it.
+                        if is_child(pid) {
+                            self.pid = Some(pid);
+                        }
                         let groups = groups.into_iter().map(i64::from).collect();
                         self.user = Some(ResolvedUser {
                             uid: uid.into(),
@@ -91,13 +108,17 @@ impl Starting {
         }
     }
 
-    /// Kills the worker, and the process that it named.
-    pub fn kill(&self) {
-        drop(sys::kill(self.worker.as_raw_nonzero().get(), libc::SIGKILL));
-        if let Some(pid) = self.pid {
-            drop(sys::kill(pid, libc::SIGKILL));
-        }
+    /// The worker, and the process that it named.
+    fn children(&self) -> impl Iterator<Item = (&'static str, i32)> {
+        let worker = ("worker", self.worker.as_raw_nonzero().get());
+        std::iter::once(worker).chain(self.pid.map(|pid| ("process", pid)))
     }
+}
+
+/// What is gone already can't be anybody else's either.
+fn is_child(pid: i32) -> bool {
+    let own = std::process::id().cast_signed();
+    pid > 1 && stat::of(pid).is_none_or(|stat| stat.parent == own)
 }
 
 /// Makes a pipe for the container and gives its ends to the root of its user namespace, which can
@@ -272,13 +293,8 @@ impl Shim {
             Err(failure) => self.start_failed(key, &starting, failure),
         }
         // The init may have been reaped before it was known.
-        let ended = self.containers.get(&key).and_then(|container| {
-            let pid = container.init.as_ref()?.pid;
-            self.unclaimed
-                .iter()
-                .find(|(other, _)| *other == pid)
-                .map(|(_, ended)| *ended)
-        });
+        let init = self.containers.get(&key).and_then(|it| it.init.as_ref());
+        let ended = init.and_then(|init| self.reaped(init.pid, &starting));
         if let Some(ended) = ended {
             self.container_ended(key, ended);
         }
@@ -290,8 +306,13 @@ impl Shim {
             return Err(Failure::with_errno(*errno, message.clone()));
         }
         let (Some(pid), Some(user)) = (starting.pid, &starting.user) else {
-            return Err(self.without_a_word("start the container", starting));
+            return Err(self.cut_off("start the container", starting));
         };
+        // Its last report comes before the program does.
+        if !self.has_executed(pid, starting) {
+            return Err(self.cut_off("start the container", starting));
+        }
+        let reaped = self.reaped(pid, starting).is_some();
         let container = self
             .containers
             .get_mut(&key)
@@ -311,7 +332,6 @@ impl Shim {
                 container.streams.attach(id, ends, Patience::Patient);
             }
         }
-        let reaped = self.unclaimed.iter().any(|(other, _)| *other == pid);
         let pidfd = if reaped {
             None
         } else {
@@ -321,7 +341,7 @@ impl Shim {
             pid,
             user: Some(user.clone()),
             started_at: now(),
-            start_time_ticks: start_ticks(pid).unwrap_or(0),
+            start_time_ticks: stat::of(pid).map_or(0, |stat| stat.start_ticks),
             notes: starting.notes.clone(),
         };
         container.started = Some(reply.clone());
@@ -329,23 +349,50 @@ impl Shim {
         Ok(reply)
     }
 
-    /// A worker, or what it made, ended and told nothing: how did it end?
-    pub fn without_a_word(&mut self, step: &str, starting: &Starting) -> Failure {
+    /// A worker, or what it made, ended before there was a program, and told nothing: how?
+    pub fn cut_off(&mut self, step: &str, starting: &Starting) -> Failure {
         self.reap();
-        let mut message = format!("{step}: the process ended without a word");
-        for (what, pid) in [
-            ("worker", Some(starting.worker.as_raw_nonzero().get())),
-            ("process", starting.pid),
-        ] {
-            if let Some((_, ended)) = self.unclaimed.iter().find(|(other, _)| Some(*other) == pid) {
+        let mut message = format!("{step}: the process ended before its program ran");
+        for (what, pid) in starting.children() {
+            if let Some(ended) = self.reaped(pid, starting) {
                 message.push_str(&format!(" (the {what}'s exit code is {})", ended.code));
             }
         }
         Failure::new(message)
     }
 
+    /// Kills what a start made, unless it was reaped: then its number may be another process's.
+    pub fn kill_starting(&self, starting: &Starting) {
+        for (_, pid) in starting.children() {
+            if self.reaped(pid, starting).is_none() {
+                drop(sys::kill(pid, libc::SIGKILL));
+            }
+        }
+    }
+
+    /// A worker has ended. One that failed or was killed leaves a process that waits for it.
+    pub fn worker_ended(&mut self, worker: Pid, ended: Ended) {
+        let mut containers = self.containers.iter();
+        let is_its = |starting: &Starting| starting.worker == worker;
+        let found = containers.find(|(_, it)| it.starting.as_ref().is_some_and(is_its));
+        let Some(key) = found.map(|(key, _)| *key) else {
+            return;
+        };
+        // It may have told all before.
+        self.start_reported(key);
+        let starting = self.containers.get_mut(&key).and_then(|container| {
+            let failed = |starting: &mut Starting| ended.code != 0 || starting.failure.is_some();
+            container.starting.take_if(failed)
+        });
+        if let Some(mut starting) = starting {
+            let failure = starting.failure.take();
+            let failure = failure.unwrap_or_else(|| self.cut_off("start the container", &starting));
+            self.start_failed(key, &starting, failure);
+        }
+    }
+
     fn start_failed(&mut self, key: u64, starting: &Starting, failure: Failure) {
-        starting.kill();
+        self.kill_starting(starting);
         if let Some(container) = self.containers.remove(&key) {
             // Whatever the worker made is in the container's cgroup, named or not.
             cgroup::clear(&container.cgroup_dirs);
@@ -376,10 +423,4 @@ impl Shim {
             }
         }
     }
-}
-
-/// Field 22 of /proc/PID/stat.
-fn start_ticks(pid: i32) -> Option<u64> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    stat.rsplit_once(") ")?.1.split(' ').nth(19)?.parse().ok()
 }

@@ -255,7 +255,12 @@ impl Streams {
     pub fn ready(&mut self, part: Part, dropped: &mut Vec<Dropped>) {
         match part {
             Part::Output(index) => {
-                self.read_output(index, READ_ROUNDS, dropped);
+                let stream = self.outputs.get(index).map(|output| output.stream);
+                let mut rounds = 0..READ_ROUNDS;
+                while rounds.next().is_some()
+                    && !stream.is_some_and(|stream| self.is_held(stream))
+                    && self.read_output(index, dropped)
+                {}
             }
             Part::Stdin => self.write_input(),
             Part::AttachIn(id) => self.read_attacher(id),
@@ -286,7 +291,8 @@ impl Streams {
     pub fn drain(&mut self, dropped: &mut Vec<Dropped>) {
         // A pipe holds at most 1 MiB; more can only come from a process that lives on.
         for index in (0..self.outputs.len()).rev() {
-            self.read_output(index, (1 << 20) / READ_SIZE, dropped);
+            let mut rounds = 0..(1 << 20) / READ_SIZE;
+            while rounds.next().is_some() && self.read_output(index, dropped) {}
         }
     }
 
@@ -300,28 +306,27 @@ impl Streams {
         self.close_finished();
     }
 
-    fn read_output(&mut self, index: usize, rounds: usize, dropped: &mut Vec<Dropped>) {
+    /// Reads once; false where nothing is left to read.
+    fn read_output(&mut self, index: usize, dropped: &mut Vec<Dropped>) -> bool {
         let mut buffer = [0; READ_SIZE];
-        for _ in 0..rounds {
-            let Some(output) = self.outputs.get_mut(index) else {
-                return;
-            };
-            match rustix::io::read(&output.fd, &mut buffer) {
-                Ok(0) => return self.end_output(index),
-                Ok(got) => {
-                    if let Some(log) = &mut self.log {
-                        log.write(output.stream, &mut output.line, &buffer[..got]);
-                    }
-                    let stream = output.stream;
-                    self.fan_out(stream, &buffer[..got], dropped);
-                    if got < READ_SIZE {
-                        continue;
-                    }
+        let Some(output) = self.outputs.get_mut(index) else {
+            return false;
+        };
+        match rustix::io::read(&output.fd, &mut buffer) {
+            Ok(got @ 1..) => {
+                if let Some(log) = &mut self.log {
+                    log.write(output.stream, &mut output.line, &buffer[..got]);
                 }
-                Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => return,
-                // EIO: the terminal's last other end is closed.
-                Err(_) => return self.end_output(index),
+                let stream = output.stream;
+                self.fan_out(stream, &buffer[..got], dropped);
+                true
+            }
+            Err(Errno::INTR) => true,
+            Err(Errno::AGAIN) => false,
+            // EIO: the terminal's last other end is closed.
+            Ok(_) | Err(_) => {
+                self.end_output(index);
+                false
             }
         }
     }

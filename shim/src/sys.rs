@@ -56,6 +56,21 @@ pub fn fork(options: &Fork<'_>, child: impl FnOnce() -> i32) -> io::Result<Pid> 
     }
 }
 
+/// A child that has ended and is not reaped yet.
+pub fn ended_child() -> Option<Pid> {
+    let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+    // SAFETY: all zeros are a valid value; it says that no child has ended.
+    let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+    // SAFETY: the pointer leads to a value that this call alone uses.
+    while unsafe { libc::waitid(libc::P_ALL, 0, &raw mut info, flags) } == -1 {
+        if io::Error::last_os_error().kind() != io::ErrorKind::Interrupted {
+            return None;
+        }
+    }
+    // SAFETY: the call has filled in what it tells of a child, or left the zeros.
+    Pid::from_raw(unsafe { info.si_pid() })
+}
+
 /// A descriptor of a child; None for one that has ended and is just being reaped.
 pub fn pidfd(pid: i32) -> Result<Option<OwnedFd>, Errno> {
     let pid = Pid::from_raw(pid).ok_or(Errno::INVAL)?;

@@ -105,7 +105,7 @@ fn resolve_from(user: &User, passwd_text: &str, group_text: &str) -> Result<Reso
         let uid = in_range(user.uid, "user id")?;
         (passwd(passwd_text).find(|entry| entry.uid == uid), uid)
     } else if let Some(entry) = passwd(passwd_text).find(|entry| entry.name == user_part) {
-        let uid = entry.uid;
+        let uid = in_range(entry.uid.into(), "user id")?;
         (Some(entry), uid)
     } else {
         let number = user_part.parse::<i64>().map_err(|_| {
@@ -121,7 +121,8 @@ fn resolve_from(user: &User, passwd_text: &str, group_text: &str) -> Result<Reso
     } else if let Some(name) = group_part.filter(|name| !name.is_empty()) {
         find_group(name, group_text)?
     } else {
-        entry.as_ref().map_or(0, |entry| entry.gid)
+        let gid = entry.as_ref().map_or(0, |entry| entry.gid);
+        in_range(gid.into(), "group id")?
     };
     let mut groups = vec![gid];
     let mut add = |gid: u32| {
@@ -170,6 +171,16 @@ mod tests {
     const PASSWD: &str =
         "root:x:0:0:root:/root:/bin/sh\n# c\nbad\nann:x:1000:1001:Ann:/home/ann:/bin/sh\n";
     const GROUP: &str = "root:x:0:\nann:x:1001:\nextra:x:50:bob,ann\nother:x:51:bob\n";
+
+    #[test]
+    fn an_entry_without_an_id_of_its_own_is_refused() {
+        let (passwd, all) = (
+            "all:x:4294967295:0:::\nteam:x:7:4294967295:::\n",
+            named("all"),
+        );
+        resolve_from(&all, passwd, "").unwrap_err();
+        resolve_from(&named("team"), passwd, "").unwrap_err();
+    }
 
     fn named(name: &str) -> User {
         User {
