@@ -92,6 +92,17 @@ pub enum PullError {
         #[source]
         source: LayerError,
     },
+    /// There is no room for a layer.
+    #[error("cannot get layer {digest}: {} is full", store.display())]
+    Full {
+        /// Digest of its blob.
+        digest: Digest,
+        /// The store's folder.
+        store: PathBuf,
+        /// What found no room.
+        #[source]
+        source: Box<LayerError>,
+    },
     /// The image could not be recorded.
     #[error(transparent)]
     Commit(#[from] CommitError),
@@ -134,7 +145,7 @@ impl PullError {
             Self::Registry(RegistryError::RateLimited { .. }) => PullErrorKind::RateLimited,
             Self::Registry(RegistryError::Unavailable { .. }) => PullErrorKind::Unavailable,
             Self::Manifest { .. } => PullErrorKind::UnusableImage,
-            Self::Layer { source, .. } if source.is_no_space() => PullErrorKind::NoSpace,
+            Self::Full { .. } => PullErrorKind::NoSpace,
             Self::Commit(error) if error.is_no_space() => PullErrorKind::NoSpace,
             Self::Config { source, .. }
             | Self::Layer {
@@ -311,9 +322,17 @@ async fn layers(
     let mut lowers: Vec<PathBuf> = Vec::with_capacity(jobs.len());
     while let Some(done) = tasks.join_next().await {
         let (index, outcome) = done.map_err(|_| PullError::Aborted)?;
-        let failed = |index: usize, source| PullError::Layer {
-            digest: jobs[index].blob,
-            source,
+        let failed = |index: usize, source: LayerError| {
+            let digest = jobs[index].blob;
+            if source.is_no_space() {
+                let store = core.layout.root.clone();
+                return PullError::Full {
+                    digest,
+                    store,
+                    source: Box::new(source),
+                };
+            }
+            PullError::Layer { digest, source }
         };
         waiting[index] = Some(outcome.map_err(|error| failed(index, error))?);
         while let Some(outcome) = waiting.get_mut(landed).and_then(Option::take) {

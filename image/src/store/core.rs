@@ -24,6 +24,8 @@ pub(crate) struct Core {
     pub catalog: Mutex<Catalog>,
     /// Held while image records and the catalog change together.
     pub records: tokio::sync::Mutex<()>,
+    /// Owners whose holds are gone, but for their files.
+    pub released: Mutex<Vec<String>>,
     pub pinned: PinnedNames,
     pub format: Box<dyn LayerFormat>,
     pub registries: Registries,
@@ -43,6 +45,18 @@ impl Core {
         tokio::task::spawn_blocking(work)
             .await
             .map_err(io::Error::other)?
+    }
+
+    /// Deletes the file of a hold; false where it can't be.
+    pub fn delete_hold(&self, owner: &str) -> bool {
+        let path = self.layout.hold(owner);
+        match joey_failpoint::hit("image.hold.remove").and_then(|()| std::fs::remove_file(&path)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                tracing::warn!(path = %path.display(), %error, "cannot delete a hold yet");
+                false
+            }
+            _ => true,
+        }
     }
 
     /// A blob kept here, if it is whole.

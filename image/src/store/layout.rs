@@ -45,7 +45,7 @@ impl Layout {
             self.holds(),
             self.blobs(),
             self.layers(),
-            self.staging(),
+            self.root.join("staging"),
             self.trash(),
             self.quarantine(),
             self.empty(),
@@ -120,7 +120,8 @@ impl Layout {
     pub fn stage(&self) -> io::Result<PathBuf> {
         let folder = self.staging().join(self.unique());
         joey_failpoint::hit("image.stage")?;
-        fs::create_dir(&folder)?;
+        // With the first one: a daemon must start where nothing can be made any more.
+        fs::create_dir_all(&folder)?;
         Ok(folder)
     }
 

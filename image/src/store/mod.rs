@@ -100,10 +100,10 @@ pub enum LeaseError {
     #[error("malformed owner name {0:?}")]
     Owner(String),
     /// The hold could not be written down.
-    #[error("cannot record that {owner} holds an image")]
+    #[error("cannot write {path}, by which an image is held")]
     Record {
-        /// The owner.
-        owner: String,
+        /// The hold's file.
+        path: PathBuf,
         /// Why not.
         #[source]
         source: io::Error,
@@ -350,14 +350,11 @@ impl ImageStore {
             image: id,
             layers,
         };
+        self.core.released.lock().retain(|other| other != owner);
+        let path = self.core.layout.hold(owner);
         record::encode(&record)
-            .and_then(|text| {
-                layout::replace(&self.core.layout.hold(owner), &text, Durability::Lazy)
-            })
-            .map_err(|source| LeaseError::Record {
-                owner: owner.to_owned(),
-                source,
-            })?;
+            .and_then(|text| layout::replace(&path, &text, Durability::Lazy))
+            .map_err(|source| LeaseError::Record { path, source })?;
         let hold = Hold {
             record,
             _pins: pins,
@@ -378,13 +375,9 @@ impl ImageStore {
         if held.is_none() {
             return;
         }
-        let path = self.core.layout.hold(owner);
-        match joey_failpoint::hit("image.hold.remove").and_then(|()| std::fs::remove_file(&path)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                // At the next start the owner is unknown and the hold is dropped.
-                tracing::warn!(path = %path.display(), %error, "cannot delete a hold");
-            }
-            _ => {}
+        if !self.core.delete_hold(owner) {
+            self.core.released.lock().push(owner.to_owned());
+            self.core.objects.wake.notify_one();
         }
     }
 

@@ -31,6 +31,15 @@ pub(crate) struct Present {
     pub sources: Vec<Digest>,
 }
 
+impl Present {
+    pub fn usage(&self) -> Usage {
+        Usage {
+            bytes: self.bytes,
+            inodes: self.inodes,
+        }
+    }
+}
+
 #[derive(Debug, Default)]
 struct Object {
     pins: usize,
@@ -138,16 +147,12 @@ impl Objects {
     /// Forgets an object unless somebody pinned it meanwhile. Its usage counts until [`freed`].
     ///
     /// [`freed`]: Self::freed
-    pub fn forget_unpinned(&self, key: Key) -> Option<Usage> {
+    pub fn forget_unpinned(&self, key: Key) -> Option<Present> {
         let mut inner = self.inner.lock();
         if inner.objects.get(&key)?.pins > 0 {
             return None;
         }
-        let present = inner.objects.remove(&key)?.present.unwrap_or_default();
-        Some(Usage {
-            bytes: present.bytes,
-            inodes: present.inodes,
-        })
+        Some(inner.objects.remove(&key)?.present.unwrap_or_default())
     }
 
     /// Space in the trash has been given back.
@@ -241,13 +246,13 @@ mod tests {
         );
         drop(first);
         assert!(objects.unpinned().is_empty());
-        assert_eq!(objects.forget_unpinned(key), None);
+        assert!(objects.forget_unpinned(key).is_none());
         drop(second);
         assert_eq!(objects.unpinned(), [key]);
         let again = objects.pin([key]);
-        assert_eq!(objects.forget_unpinned(key), None, "pinned meanwhile");
+        assert!(objects.forget_unpinned(key).is_none(), "pinned meanwhile");
         drop(again);
-        let usage = objects.forget_unpinned(key).unwrap();
+        let usage = objects.forget_unpinned(key).unwrap().usage();
         assert_eq!(objects.usage().bytes, 10, "still in the trash");
         objects.freed(usage);
         assert_eq!(objects.usage(), Usage::default());

@@ -52,6 +52,7 @@ pub(super) fn open(config: ImageConfig) -> Result<Core, OpenError> {
         objects: Arc::new(Objects::default()),
         catalog: Mutex::new(Catalog::default()),
         records: tokio::sync::Mutex::new(()),
+        released: Mutex::default(),
         pinned: PinnedNames::new(&config.pinned),
         format: Box::new(Directory),
         registries: Registries::new(config.config_dirs, config.progress_timeout),

@@ -2,11 +2,16 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use super::core::Core;
 use super::layout;
 use super::objects::{Key, Objects};
 use crate::digest::Digest;
+
+/// After something could not be deleted, doubled each time; a new deletion does not wait for it.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 
 /// What [`crate::ImageStore::gc`] found to delete.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -21,33 +26,40 @@ pub struct GcReport {
 
 /// Deletes whatever loses its last pin, for as long as the store is open.
 pub(super) async fn run(core: Weak<Core>, objects: Arc<Objects>) {
+    let mut pause: Option<Duration> = None;
     loop {
-        objects.wake.notified().await;
+        match pause {
+            Some(pause) => drop(tokio::time::timeout(pause, objects.wake.notified()).await),
+            None => objects.wake.notified().await,
+        }
         let Some(core) = core.upgrade() else { return };
-        reap(&core).await;
+        let longer = pause.map_or(FIRST_PAUSE, |pause| (pause * 2).min(LONGEST_PAUSE));
+        pause = (!reap(&core).await).then_some(longer);
     }
 }
 
-/// Moves unneeded objects to the trash, then empties the trash.
-async fn reap(core: &Arc<Core>) {
+/// Moves unneeded objects to the trash, then empties the trash; false where something is left.
+async fn reap(core: &Arc<Core>) -> bool {
     let unpinned = core.objects.unpinned();
     if !unpinned.is_empty() {
         // A removed record must not come back by a power cut and find its layers gone.
         let images = core.layout.images();
         if let Err(error) = core.blocking(move || layout::sync_folder(&images)).await {
             tracing::warn!(%error, "cannot flush the removal of images; deleting nothing for now");
-            return;
+            return false;
         }
     }
+    let mut all = true;
     let mut discarded = Vec::new();
     for key in unpinned {
         // Whoever has the lock is making the object, so needs it.
         let Some(_lock) = core.objects.try_lock(key) else {
             continue;
         };
-        let Some(freed) = core.objects.forget_unpinned(key) else {
+        let Some(forgotten) = core.objects.forget_unpinned(key) else {
             continue;
         };
+        let freed = forgotten.usage();
         let path = match key {
             Key::Layer(chain_id) => core.layout.layer(&chain_id),
             Key::Blob(digest) => core.layout.blob(&digest),
@@ -62,6 +74,9 @@ async fn reap(core: &Arc<Core>) {
             Err(error) => {
                 tracing::warn!(path = %shown.display(), %error, "cannot delete");
                 core.objects.freed(freed);
+                // Whole, and still where it was.
+                core.objects.insert(key, forgotten);
+                all = false;
             }
         }
     }
@@ -72,29 +87,37 @@ async fn reap(core: &Arc<Core>) {
             delete(&place);
             emptying.objects.freed(freed);
         }
-        empty_trash(&emptying);
-        Ok(())
+        let released = delete_released_holds(&emptying);
+        Ok(empty_trash(&emptying) && released)
     });
-    if let Err(error) = emptied.await {
-        tracing::warn!(%error, "emptying the trash ended unexpectedly");
+    match emptied.await {
+        Ok(emptied) => all && emptied,
+        Err(error) => {
+            tracing::warn!(%error, "emptying the trash ended unexpectedly");
+            false
+        }
     }
 }
 
-fn empty_trash(core: &Core) {
-    let entries = match layout::entries(&core.layout.trash()) {
-        Ok(entries) => entries,
+fn empty_trash(core: &Core) -> bool {
+    match layout::entries(&core.layout.trash()) {
+        Ok(entries) => entries.iter().filter(|path| !delete(path)).count() == 0,
         Err(error) => {
             tracing::warn!(%error, "cannot read the trash");
-            return;
+            false
         }
-    };
-    for path in entries {
-        delete(&path);
     }
+}
+
+/// Those that could not be deleted when they were released.
+fn delete_released_holds(core: &Core) -> bool {
+    let mut owners = core.released.lock();
+    owners.retain(|owner| !core.delete_hold(owner));
+    owners.is_empty()
 }
 
 /// Deletes a file or a whole folder; absent is fine.
-fn delete(path: &Path) {
+fn delete(path: &Path) -> bool {
     let point = joey_failpoint::hit("image.trash.remove");
     let removed = match point.and_then(|()| std::fs::symlink_metadata(path)) {
         Ok(metadata) if metadata.is_dir() => std::fs::remove_dir_all(path),
@@ -104,7 +127,9 @@ fn delete(path: &Path) {
     };
     if let Err(error) = removed {
         tracing::warn!(path = %path.display(), %error, "cannot delete");
+        return false;
     }
+    true
 }
 
 /// Finds what no image, hold or pull knows of and moves it to the trash. Blocks.
