@@ -49,14 +49,20 @@ pub(crate) struct Records {
 
 impl Records {
     pub(crate) fn open(folder: PathBuf) -> Result<Self, RecordError> {
-        match fs::create_dir_all(&folder) {
-            Ok(()) => Ok(Self { folder }),
-            Err(source) => Err(RecordError {
+        if let Err(source) = fs::create_dir_all(&folder) {
+            return Err(RecordError {
                 action: "make the folder of",
                 path: folder,
                 source,
-            }),
+            });
         }
+        // What a killed daemon left of a write.
+        for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
+            if entry.file_name().as_encoded_bytes().starts_with(b".") {
+                drop(fs::remove_file(entry.path()));
+            }
+        }
+        Ok(Self { folder })
     }
 
     pub(crate) fn write(&self, record: &Record) -> Result<(), RecordError> {
