@@ -64,14 +64,22 @@ impl Pod {
     }
 }
 
+/// From a container's creation to its end; a renewed one has another.
+#[derive(Debug)]
+struct Life {
+    number: u32,
+    ended: watch::Sender<Option<Exit>>,
+}
+
 /// A container.
 #[derive(Debug)]
 pub struct Container {
     recorded: Recorded<ContainerRecord>,
     /// Held by operations that change the container.
     pub(crate) changing: tokio::sync::Mutex<()>,
-    /// The end of the present life.
-    ended: Mutex<watch::Sender<Option<Exit>>>,
+    life: Mutex<Life>,
+    /// Held while what an ended life held is given back: the next one does not begin before.
+    pub(crate) finishing: tokio::sync::Mutex<()>,
     /// A later, shorter grace of a stop under way.
     pub(crate) stop_deadline: watch::Sender<Option<tokio::time::Instant>>,
 }
@@ -87,7 +95,11 @@ impl Deref for Container {
 impl Container {
     pub(crate) fn new(record: ContainerRecord) -> Self {
         Self {
-            ended: Mutex::new(watch::Sender::new(record.exit.clone())),
+            life: Mutex::new(Life {
+                number: 0,
+                ended: watch::Sender::new(record.exit.clone()),
+            }),
+            finishing: tokio::sync::Mutex::default(),
             recorded: Recorded::new(&record.id.clone(), record),
             changing: tokio::sync::Mutex::default(),
             stop_deadline: watch::Sender::new(None),
@@ -100,15 +112,24 @@ impl Container {
         self.record().state()
     }
 
-    /// Records the end and wakes who waits for it; false when one was recorded before.
-    pub(crate) fn end(&self, exit: Exit) -> bool {
+    /// Which life it is in, for [`Container::end`].
+    pub(crate) fn life(&self) -> u32 {
+        self.life.lock().number
+    }
+
+    /// Records the end of a life and wakes who waits for it; false when one was recorded before.
+    pub(crate) fn end(&self, number: u32, exit: Exit) -> bool {
+        let life = self.life.lock();
+        if life.number != number {
+            return false;
+        }
         let mut first = false;
         self.change(|record| {
             first = record.exit.is_none();
             record.exit.get_or_insert_with(|| exit.clone());
         });
         if first {
-            self.ended.lock().send_replace(Some(exit));
+            life.ended.send_replace(Some(exit));
         }
         first
     }
@@ -116,17 +137,19 @@ impl Container {
     /// Begins another life of an ended container: it is created again. Who waits for the end of
     /// the former life has it.
     pub(crate) fn renew(&self) {
+        let mut life = self.life.lock();
         self.change(|record| {
             record.started = None;
             record.exit = None;
             record.poststop_done = false;
         });
-        *self.ended.lock() = watch::Sender::new(None);
+        life.number += 1;
+        life.ended = watch::Sender::new(None);
     }
 
     /// Answers when the container has ended.
     pub(crate) async fn ended(&self) -> Option<Exit> {
-        let mut ended = self.ended.lock().subscribe();
+        let mut ended = self.life.lock().ended.subscribe();
         ended
             .wait_for(Option::is_some)
             .await

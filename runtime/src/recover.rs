@@ -9,21 +9,26 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use joey_network::netns;
 use joey_proto::shim;
 use joey_shim_client::Shim;
 
 use crate::config::netns_path;
-use crate::container::kill_group;
-use crate::error::{Error, Result};
+use crate::container::{delete_in_background, kill_group};
+use crate::error::Result;
 use crate::ids;
-use crate::model::{Cause, ContainerRecord, ContainerState, Exit, Owner, PodRecord, PodState};
+use crate::model::{
+    Cause, ContainerRecord, ContainerState, Exit, Owner, PodRecord, PodState, Process,
+};
 use crate::objects::{Container, Pod};
 use crate::runtime::Runtime;
 
 /// How long a start that a killed daemon left under way may take.
 const START_GRACE: Duration = Duration::from_secs(10);
 const START_POLL: Duration = Duration::from_millis(5);
+/// From one attempt to reach a shim to the next.
+const RETRY: Duration = Duration::from_secs(1);
 /// What a container that a reboot ended has: nobody saw its own code.
 const UNKNOWN_CODE: i32 = 255;
 
@@ -67,7 +72,9 @@ impl Runtime {
     /// A container whose pod's record is lost must not run unseen.
     async fn end_orphan(&self, record: ContainerRecord) {
         if let Err(error) = kill_group(&record.cgroup).await {
+            // With its record it is found again at the next start.
             tracing::warn!(container = record.id, error = %error.chain(), "processes may stay behind");
+            return;
         }
         if let Err(error) = record.cgroup.remove().await {
             tracing::warn!(container = record.id, %error, "a cgroup stays behind");
@@ -82,9 +89,16 @@ impl Runtime {
         let record = pod.record();
         match record.state {
             _ if record.boot_id != self.boot_id => self.rebooted(pod).await,
-            PodState::Ready => self.take_up(pod).await,
+            PodState::Ready => {
+                self.take_up(pod).await;
+                self.clear_unstarted(pod).await;
+            }
             PodState::Starting => {
-                if self.torn_down(pod).await {
+                // What can't be torn down yet is for a stop, or the next start, to finish.
+                pod.change(|record| record.state = PodState::NotReady);
+                if !self.torn_down(pod).await {
+                    self.save_or_warn(pod);
+                } else {
                     let removed = self.remove_pod_folder(pod.id());
                     if let Err(error) = removed.and_then(|()| pod.erase(&self.pod_records)) {
                         tracing::warn!(pod = pod.id(), error = %error.chain(), "a record stays behind");
@@ -96,7 +110,10 @@ impl Runtime {
                 // A pod that was being run again has these before its record says so.
                 let begun = self.config.pod_folder(pod.id()).join("shim.sock").exists()
                     || netns_path(pod.id()).exists();
-                if begun || record.shim.is_some() || record.network.is_some() {
+                let mut containers = pod.containers().into_iter();
+                // Their end could not be recorded.
+                let running = containers.any(|it| it.state() == ContainerState::Running);
+                if begun || running || record.shim.is_some() || record.network.is_some() {
                     self.torn_down(pod).await;
                     self.save_or_warn(pod);
                 }
@@ -115,21 +132,19 @@ impl Runtime {
     async fn rebooted(self: &Arc<Self>, pod: &Arc<Pod>) {
         let starts_again = pod.record().config.owner == Owner::Joey;
         for container in pod.containers() {
-            let ended = container.end(Exit {
+            let exit = Exit {
                 code: UNKNOWN_CODE,
                 at: ids::now(),
                 cause: Cause::NodeRebooted,
                 oom_kills: 0,
-            });
+            };
+            let ended = container.end(container.life(), exit);
             let unsynced = starts_again && self.volatile_mark(container.id()).exists();
             if unsynced {
                 container.change(|record| record.unsynced = true);
             }
-            if !ended && !unsynced {
-                continue;
-            }
-            if let Err(error) = container.save(&self.container_records) {
-                tracing::warn!(container = container.id(), error = %error.chain(), "a record is stale");
+            if ended || unsynced {
+                self.save_container_or_warn(&container);
             }
         }
         pod.change(|record| {
@@ -144,27 +159,70 @@ impl Runtime {
         self.save_or_warn(pod);
     }
 
-    /// Connects to a pod's shim and learns what ended while the daemon was away.
+    /// Connects to a pod's shim and learns what ended while nobody was connected. One that runs and
+    /// does not answer may be short of CPU time or wait for a disk: it is tried again.
     async fn take_up(self: &Arc<Self>, pod: &Arc<Pod>) {
-        let folder = self.config.pod_folder(pod.id());
-        let shim = match Shim::connect(&folder).await {
-            Ok(shim) => Arc::new(shim),
-            Err(error) => {
+        let process = pod.record().shim;
+        let runs = process.is_some_and(|(pid, ticks)| ids::start_ticks(pid) == Some(ticks));
+        match Shim::connect(&self.config.pod_folder(pod.id())).await {
+            Ok(shim) => {
+                let shim = Arc::new(shim);
+                pod.set_shim(Some(Arc::clone(&shim)));
+                self.watch(pod, &shim);
+                self.await_starts(&shim).await;
+                if !self.catch_up(pod, &shim).await {
+                    let (runtime, pod) = (Arc::clone(self), Arc::clone(pod));
+                    tokio::spawn(async move { runtime.keep_catching_up(&pod, &shim).await });
+                }
+            }
+            Err(error) if error.is_gone() || !runs => {
                 tracing::warn!(pod = pod.id(), %error, "the shim can't be reached");
-                self.pod_lost(pod, "the pod's shim ended").await;
+                self.pod_lost(pod, process, "the pod's shim ended").await;
+            }
+            Err(error) => {
+                tracing::warn!(pod = pod.id(), %error, "the shim can't be reached yet");
+                let (runtime, pod) = (Arc::clone(self), Arc::clone(pod));
+                tokio::spawn(async move {
+                    tokio::time::sleep(RETRY).await;
+                    runtime.take_up_again(&pod, process).await;
+                });
+            }
+        }
+    }
+
+    /// Connects anew to the shim that a pod had, unless the pod was stopped or has another by now.
+    pub(crate) fn take_up_again<'a>(
+        self: &'a Arc<Self>,
+        pod: &'a Arc<Pod>,
+        process: Option<Process>,
+    ) -> BoxFuture<'a, ()> {
+        Box::pin(async move {
+            let record = pod.record();
+            if record.state == PodState::Ready && record.shim == process {
+                self.take_up(pod).await;
+            }
+        })
+    }
+
+    /// False where the shim does not tell its state.
+    async fn catch_up(self: &Arc<Self>, pod: &Arc<Pod>, shim: &Arc<Shim>) -> bool {
+        if !self.reconcile(pod, shim).await {
+            return false;
+        }
+        self.hold_ports_again(pod, shim).await;
+        self.end_unknown(pod, shim).await;
+        self.end_if_lost(pod);
+        true
+    }
+
+    /// Until it answers, or its connection is lost, which the watch takes care of.
+    async fn keep_catching_up(self: &Arc<Self>, pod: &Arc<Pod>, shim: &Arc<Shim>) {
+        while !shim.is_lost() {
+            tokio::time::sleep(RETRY).await;
+            if self.catch_up(pod, shim).await {
                 return;
             }
-        };
-        pod.set_shim(Some(Arc::clone(&shim)));
-        self.watch(pod, &shim);
-        self.await_starts(&shim).await;
-        if !self.reconcile(pod, &shim).await {
-            self.pod_lost(pod, "the pod's shim does not answer").await;
-            return;
         }
-        self.hold_ports_again(pod, &shim).await;
-        self.end_unknown(pod, &shim).await;
-        self.end_if_lost(pod);
     }
 
     /// A start that a killed daemon had asked for may be under way. Its end is awaited: a retry would
@@ -186,6 +244,19 @@ impl Runtime {
                 return;
             }
             tokio::time::sleep(START_POLL).await;
+        }
+    }
+
+    /// What a daemon made for a start that it was killed before it could ask for: with systemd the
+    /// next start would find its unit in use.
+    async fn clear_unstarted(&self, pod: &Pod) {
+        if pod.shim().is_none() {
+            return;
+        }
+        for container in pod.containers() {
+            if container.state() == ContainerState::Created && container.record().cgroup.exists() {
+                self.end_start(container.id()).await;
+            }
         }
     }
 
@@ -218,8 +289,12 @@ impl Runtime {
 
     /// A container whose record is lost must not run unseen: the kubelet starts another.
     async fn end_unknown(&self, pod: &Pod, shim: &Shim) {
-        let Ok(state) = shim.state().await else {
-            return;
+        let state = match shim.state().await {
+            Ok(state) => state,
+            Err(error) => {
+                tracing::warn!(pod = pod.id(), %error, "containers without a record may run");
+                return;
+            }
         };
         let record = pod.record();
         let parent = self.cgroup_parent(&record.config.cgroup_parent, pod.id());
@@ -248,7 +323,11 @@ impl Runtime {
     }
 
     /// Learns from a shim what ended; false when it does not answer.
-    pub(crate) async fn reconcile(self: &Arc<Self>, pod: &Arc<Pod>, shim: &Shim) -> bool {
+    pub(crate) async fn reconcile(self: &Arc<Self>, pod: &Arc<Pod>, shim: &Arc<Shim>) -> bool {
+        // Before the shim is asked: it does not know yet what is started meanwhile.
+        let mut running = pod.containers();
+        running.retain(|container| container.state() == ContainerState::Running);
+        let lives: Vec<_> = running.iter().map(|container| container.life()).collect();
         let state = match shim.state().await {
             Ok(state) => state,
             Err(error) => {
@@ -262,17 +341,17 @@ impl Runtime {
             .map(|container| (container.container_id.as_str(), container))
             .collect();
         for container in pod.containers() {
-            match told.get(container.id()) {
-                Some(told) => {
-                    self.take_over(&container, told);
-                    if let Some(exit) = &told.exit {
-                        self.container_exited(pod, exit).await;
-                    }
+            if let Some(told) = told.get(container.id()) {
+                self.take_over(&container, told);
+                if let Some(exit) = &told.exit {
+                    self.container_exited(pod, shim, exit).await;
                 }
-                None if container.state() == ContainerState::Running => {
-                    self.end_without_shim(&container, Cause::ShimLost).await;
-                }
-                None => {}
+            }
+        }
+        for (container, life) in running.iter().zip(lives) {
+            if !told.contains_key(container.id()) {
+                self.end_without_shim(container, life, Cause::ShimLost)
+                    .await;
             }
         }
         true
@@ -285,9 +364,7 @@ impl Runtime {
             return;
         }
         container.change(|record| record.started = Some(crate::container::started_from(reply)));
-        if let Err(error) = container.save(&self.container_records) {
-            tracing::warn!(container = container.id(), error = %error.chain(), "a record is stale");
-        }
+        self.save_container_or_warn(container);
     }
 
     /// Takes away what no record owns.
@@ -297,9 +374,12 @@ impl Runtime {
                 continue;
             }
             let folder = self.config.pod_folder(&id);
-            if let Ok(shim) = Shim::connect(&folder).await
-                && let Err(error) = shim.shutdown(true).await
-            {
+            let ended = match Shim::connect(&folder).await {
+                Ok(shim) => shim.shutdown(true).await,
+                Err(error) if error.is_gone() => Ok(()),
+                Err(error) => Err(error),
+            };
+            if let Err(error) = ended {
                 tracing::warn!(pod = id, %error, "a shim without a record stays behind");
                 continue;
             }
@@ -335,9 +415,7 @@ impl Runtime {
             tracing::warn!(%error, "network leftovers stay behind");
         }
     }
-}
 
-impl Runtime {
     /// Lets go of the images that no container holds any more.
     async fn sweep_images(&self) {
         let pods = self.all_pods();
@@ -360,15 +438,4 @@ fn names(folder: &Path) -> Vec<String> {
         .flatten()
         .map(|entry| entry.file_name().to_string_lossy().into_owned())
         .collect()
-}
-
-fn delete_in_background(folder: std::path::PathBuf) {
-    tokio::task::spawn_blocking(move || {
-        let removed = joey_failpoint::hit("recover.folder.remove")
-            .and_then(|()| std::fs::remove_dir_all(&folder));
-        if let Err(error) = removed {
-            let error = Error::file("remove", &folder, error);
-            tracing::warn!(error = %error.chain(), "a folder stays behind");
-        }
-    });
 }

@@ -67,6 +67,13 @@ impl ShimError {
         }
     }
 
+    /// Nobody listens in the run folder, and nobody will.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        let absent = [io::ErrorKind::NotFound, io::ErrorKind::ConnectionRefused];
+        matches!(self, Self::Connect { source, .. } if absent.contains(&source.kind()))
+    }
+
     /// The container or process meant does not run (any more).
     #[must_use]
     pub fn is_not_running(&self) -> bool {

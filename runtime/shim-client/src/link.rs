@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use joey_proto::shim::{Kill, Reply, Request, reply, request::Call};
+use joey_proto::shim::{ExecExit, Kill, Reply, Request, event, reply, request::Call};
 use prost::Message;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
@@ -32,10 +32,27 @@ pub(crate) const MAX_FDS: usize = 16;
 const NOBODY: u64 = u64::MAX;
 const SIGKILL: u32 = 9;
 
-/// An answer and the descriptors that came with it.
-pub(crate) type Answer = (reply::Result, Vec<OwnedFd>);
+/// An answer and what comes with it.
+pub(crate) type Answer = (reply::Result, With);
 
-type Pending = Arc<Mutex<Option<HashMap<u64, oneshot::Sender<Answer>>>>>;
+/// What comes with an answer.
+#[derive(Debug)]
+pub(crate) struct With {
+    pub fds: Vec<OwnedFd>,
+    /// Of a process that was started: its end.
+    pub end: Option<oneshot::Receiver<ExecExit>>,
+}
+
+/// What is awaited of the shim.
+#[derive(Debug, Default)]
+struct Awaited {
+    answers: HashMap<u64, oneshot::Sender<Answer>>,
+    /// By the process's id. Unlike an event none is missed, whatever else happens.
+    ends: HashMap<u64, oneshot::Sender<ExecExit>>,
+}
+
+/// None once the connection is lost.
+type Pending = Arc<Mutex<Option<Awaited>>>;
 
 struct Frame {
     bytes: Vec<u8>,
@@ -72,7 +89,7 @@ impl Link {
         let stream = Arc::new(stream);
         let (frames, queue) = mpsc::channel(QUEUED_REQUESTS);
         let (events, _) = broadcast::channel(QUEUED_EVENTS);
-        let pending: Pending = Arc::new(Mutex::new(Some(HashMap::new())));
+        let pending: Pending = Arc::new(Mutex::new(Some(Awaited::default())));
         tokio::spawn(write_frames(Arc::clone(&stream), queue));
         let to_kill = frames.clone();
         let reader = tokio::spawn(read_replies(
@@ -110,6 +127,7 @@ impl Link {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .as_mut()?
+            .answers
             .insert(id, answer);
         let mut waiting = Waiting {
             link: self,
@@ -142,7 +160,7 @@ impl Drop for Waiting<'_> {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
         {
-            pending.remove(&self.id);
+            pending.answers.remove(&self.id);
         }
         // Delivered between the last look and now.
         self.answered.close();
@@ -259,6 +277,9 @@ fn deliver(
     let Some(result) = reply.result else { return };
     if let reply::Result::Event(event) = result {
         if let Some(event) = event.event {
+            if let event::Event::ExecExit(exit) = &event {
+                tell_end(exit, pending);
+            }
             // Nobody may be listening.
             drop(events.send(event.into()));
         }
@@ -275,18 +296,37 @@ fn deliver(
     } else {
         Vec::new()
     };
-    let waiting = pending
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .as_mut()
-        .and_then(|map| map.remove(&reply.id));
+    let mut end = None;
+    let waiting = {
+        let mut pending = pending.lock().unwrap_or_else(PoisonError::into_inner);
+        pending.as_mut().and_then(|awaited| {
+            let waiting = awaited.answers.remove(&reply.id)?;
+            if let reply::Result::Exec(started) = &result {
+                let (teller, told) = oneshot::channel();
+                awaited.ends.insert(started.exec_id, teller);
+                end = Some(told);
+            }
+            Some(waiting)
+        })
+    };
+    let answer = (result, With { fds, end });
     let unclaimed = match waiting {
-        Some(waiting) => waiting.send((result, fds)).err(),
-        None => Some((result, fds)),
+        Some(waiting) => waiting.send(answer).err(),
+        None => Some(answer),
     };
     // The caller gave up: its descriptors are closed, its process ended.
     if let Some((reply::Result::Exec(late), _)) = unclaimed {
         end_exec(frames, late.exec_id);
+    }
+}
+
+fn tell_end(exit: &ExecExit, pending: &Pending) {
+    let mut pending = pending.lock().unwrap_or_else(PoisonError::into_inner);
+    let teller = pending
+        .as_mut()
+        .and_then(|awaited| awaited.ends.remove(&exit.exec_id));
+    if let Some(teller) = teller {
+        let _nobody_waits = teller.send(*exit);
     }
 }
 

@@ -8,21 +8,22 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use joey_proto::shim::{
-    Attach, CloseStdin, Delete, Exec, ExecReply, Hello, HelloReply, HoldSockets, Kill, Namespaces,
-    ReopenLog, Resize, Shutdown, Start, StartPod, StartReply, State, StateReply, reply,
+    Attach, CloseStdin, Delete, Exec, ExecExit, ExecReply, Hello, HelloReply, HoldSockets, Kill,
+    Namespaces, ReopenLog, Resize, Shutdown, Start, StartPod, StartReply, State, StateReply, reply,
     request::Call,
 };
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::net::UnixStream;
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, oneshot};
 
 use crate::binary::ShimBinary;
 use crate::error::ShimError;
 use crate::event::ShimEvent;
-use crate::link::{Answer, Link, MAX_FDS};
+use crate::link::{Answer, Link, MAX_FDS, With};
 
 /// The protocol spoken here; a shim may be older.
 pub const PROTOCOL: u32 = 3;
@@ -71,7 +72,9 @@ pub struct ExecStreams {
 /// A process in a container.
 #[derive(Debug)]
 pub struct Executed {
-    /// Names it in [`Shim::kill`] and in [`ShimEvent::ExecExit`].
+    /// Its end; fails when the connection is lost first.
+    pub end: oneshot::Receiver<ExecExit>,
+    /// Names it in [`Shim::kill`].
     pub exec_id: u64,
     /// On the host.
     pub pid: i32,
@@ -204,6 +207,13 @@ impl Shim {
         self.pidfd.as_fd()
     }
 
+    /// Whether the shim's process has ended; it may not be reaped yet.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        let mut fds = [PollFd::new(&self.pidfd, PollFlags::IN)];
+        matches!(poll(&mut fds, Some(&Timespec::default())), Ok(1..))
+    }
+
     /// The protocol that the shim speaks.
     #[must_use]
     pub fn protocol(&self) -> u32 {
@@ -238,8 +248,8 @@ impl Shim {
             .call("StartPod", Call::StartPod(request), Vec::new(), POD)
             .await?
         {
-            (reply::Result::StartPod(reply), mut fds) => Ok(StartedPod {
-                network: fds.pop(),
+            (reply::Result::StartPod(reply), mut with) => Ok(StartedPod {
+                network: with.fds.pop(),
                 init_pid: reply.init_pid,
             }),
             _ => Err(ShimError::Garbled { verb: "StartPod" }),
@@ -300,7 +310,14 @@ impl Shim {
             .flatten()
             .collect();
         match self.call("Exec", Call::Exec(request), fds, WORKER).await? {
-            (reply::Result::Exec(ExecReply { exec_id, pid, .. }), mut fds) => Ok(Executed {
+            (
+                reply::Result::Exec(ExecReply { exec_id, pid, .. }),
+                With {
+                    mut fds,
+                    end: Some(end),
+                },
+            ) => Ok(Executed {
+                end,
                 exec_id,
                 pid,
                 master: fds.pop(),
@@ -433,7 +450,7 @@ impl Shim {
             )
             .await?
         {
-            (reply::Result::Namespaces(_), mut fds) => Ok(fds.pop()),
+            (reply::Result::Namespaces(_), mut with) => Ok(with.fds.pop()),
             _ => Err(ShimError::Garbled { verb: "Namespaces" }),
         }
     }

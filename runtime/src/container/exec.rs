@@ -4,12 +4,12 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use joey_proto::shim::{Exec, Kill};
-use joey_shim_client::{ExecStreams, Shim, ShimError, ShimEvent};
+use joey_proto::shim::{Exec, ExecExit, Kill};
+use joey_shim_client::{ExecStreams, Shim, ShimError};
 use rustix::pipe::{PipeFlags, pipe_with};
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe::Receiver;
-use tokio::sync::broadcast::{self, error::RecvError};
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tracing::{Instrument as _, debug_span};
 
@@ -63,14 +63,14 @@ pub struct ExecSession {
     pub master: Option<OwnedFd>,
     container_id: String,
     exec_id: u64,
-    ended: bool,
+    code: Option<i32>,
     shim: Arc<Shim>,
-    events: broadcast::Receiver<ShimEvent>,
+    end: oneshot::Receiver<ExecExit>,
 }
 
 impl Drop for ExecSession {
     fn drop(&mut self) {
-        if !self.ended {
+        if self.code.is_none() {
             self.shim.abandon(self.exec_id);
         }
     }
@@ -82,19 +82,15 @@ impl ExecSession {
     /// # Errors
     /// When the pod's shim ended.
     pub async fn wait(&mut self) -> Result<i32> {
-        loop {
-            match self.events.recv().await {
-                Ok(ShimEvent::ExecExit(exit)) if exit.exec_id == self.exec_id => {
-                    self.ended = true;
-                    return Ok(exit.code);
-                }
-                Ok(ShimEvent::Lost) | Err(RecvError::Closed) => {
-                    let lost = ShimError::Lost { verb: "Exec" };
-                    return Err(Error::step("wait for the command", lost));
-                }
-                Ok(_) | Err(RecvError::Lagged(_)) => {}
-            }
+        if let Some(code) = self.code {
+            return Ok(code);
         }
+        let Ok(exit) = (&mut self.end).await else {
+            let lost = ShimError::Lost { verb: "Exec" };
+            return Err(Error::step("wait for the command", lost));
+        };
+        self.code = Some(exit.code);
+        Ok(exit.code)
     }
 
     /// Kills the process and its group.
@@ -155,8 +151,6 @@ impl Runtime {
             cgroup_dirs: texts(&record.cgroup.dirs()),
             ..Exec::default()
         };
-        // Before the call: a quick command ends before its reply is read.
-        let events = shim.events();
         let executed = shim
             .exec(request, theirs)
             .instrument(debug_span!("start command"))
@@ -169,9 +163,9 @@ impl Runtime {
             master: executed.master,
             container_id: record.id.clone(),
             exec_id: executed.exec_id,
-            ended: false,
+            code: None,
             shim,
-            events,
+            end: executed.end,
         })
     }
 

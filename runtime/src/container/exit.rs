@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use joey_proto::shim;
+use joey_shim_client::Shim;
 
 use crate::events::EventKind;
 use crate::model::{Cause, Exit};
@@ -30,8 +31,13 @@ pub(super) fn exit_from(exit: &shim::Exit) -> Exit {
 }
 
 impl Runtime {
-    /// Takes an exit that a shim told.
-    pub(crate) async fn container_exited(self: &Arc<Self>, pod: &Arc<Pod>, exit: &shim::Exit) {
+    /// Takes an exit that a shim told. One of a former shim is of a former life, and known.
+    pub(crate) async fn container_exited(
+        self: &Arc<Self>,
+        pod: &Arc<Pod>,
+        shim: &Arc<Shim>,
+        exit: &shim::Exit,
+    ) {
         let Some(container) = pod
             .containers()
             .into_iter()
@@ -39,17 +45,26 @@ impl Runtime {
         else {
             return;
         };
-        self.finish(pod, &container, exit_from(exit)).await;
+        // In this order: a life is renewed after its shim.
+        let life = container.life();
+        if pod
+            .shim()
+            .is_some_and(|present| Arc::ptr_eq(&present, shim))
+        {
+            self.finish(pod, &container, life, exit_from(exit)).await;
+        }
     }
 
-    /// Records an end, once, and gives back what the container held while it ran.
+    /// Records the end of a life, once, and gives back what the container held while it ran.
     pub(crate) async fn finish(
         self: &Arc<Self>,
         pod: &Pod,
         container: &Arc<Container>,
+        life: u32,
         exit: Exit,
     ) {
-        if !container.end(exit) {
+        let _finishing = container.finishing.lock().await;
+        if !container.end(life, exit) {
             return;
         }
         self.stats.close(container.id());

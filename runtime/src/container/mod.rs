@@ -20,4 +20,5 @@ pub use attach::{AttachSession, Detachment};
 pub(crate) use create::{IMAGE_VOLUME_ERROR, image_owners};
 pub use exec::{ExecConfig, ExecOutput, ExecSession};
 pub(crate) use kill::{kill_group, kill_process};
-pub(crate) use start::started_from;
+pub(crate) use remove::delete_in_background;
+pub(crate) use start::{START_FAILED_CODE, started_from};

@@ -1,6 +1,6 @@
 //! Removes a container.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +11,10 @@ use crate::events::EventKind;
 use crate::model::ContainerRecord;
 use crate::objects::Container;
 use crate::runtime::Runtime;
+
+/// Between attempts to delete a folder, doubled each time.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 
 impl Runtime {
     /// Removes a container, killing it where it runs; an unknown one is fine.
@@ -66,7 +70,7 @@ impl Runtime {
     }
 
     /// Renames a folder away and deletes it in the background: the caller need not wait for a
-    /// million files. What stays behind is swept at the next start.
+    /// million files.
     pub(crate) fn discard(&self, folder: &Path, name: &str) {
         let trash = self.config.root.join("trash");
         let doomed = trash.join(name);
@@ -78,12 +82,29 @@ impl Runtime {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return,
             Err(_) => folder.to_owned(),
         };
-        tokio::task::spawn_blocking(move || {
-            let removed = joey_failpoint::hit("container.folder.remove")
-                .and_then(|()| std::fs::remove_dir_all(&folder));
-            if let Err(error) = removed {
-                tracing::warn!(folder = %folder.display(), %error, "a writable layer stays behind");
-            }
-        });
+        delete_in_background(folder);
     }
+}
+
+/// Deletes a folder, as often as it takes; what a killed daemon leaves of it is swept at the next
+/// start.
+pub(crate) fn delete_in_background(folder: PathBuf) {
+    tokio::spawn(async move {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let doomed = folder.clone();
+            let deleted = tokio::task::spawn_blocking(move || {
+                joey_failpoint::hit("container.folder.remove")?;
+                std::fs::remove_dir_all(doomed)
+            });
+            match deleted.await {
+                Ok(Err(error)) if error.kind() != std::io::ErrorKind::NotFound => {
+                    tracing::warn!(folder = %folder.display(), %error, ?pause, "a folder is not deleted yet");
+                }
+                _ => return,
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    });
 }

@@ -28,6 +28,11 @@ impl Runtime {
         let pod = self.pod_of(&container.record())?;
         let _pod_changing = pod.changing.write().await;
         let _changing = container.changing.lock().await;
+        // Not removed while the locks were awaited.
+        let present = self.container(container.id())?;
+        if !Arc::ptr_eq(&present, container) {
+            return Err(Error::no_container(container.id()));
+        }
         if container.state() != ContainerState::Exited {
             return Err(Error::WrongState {
                 kind: "container",
@@ -37,6 +42,7 @@ impl Runtime {
                 needs: "exited",
             });
         }
+        let _finished = container.finishing.lock().await;
         self.release_layer(container)?;
         self.run_again(&pod).await?;
         container.renew();

@@ -23,7 +23,7 @@ use crate::selinux::Labels;
 use crate::wire::{text, texts};
 
 /// What a container that never started ends with, as containerd has it.
-const START_FAILED_CODE: i32 = 128;
+pub(crate) const START_FAILED_CODE: i32 = 128;
 
 impl Runtime {
     /// Starts a created container.
@@ -90,12 +90,13 @@ impl Runtime {
                 Ok(())
             }
             Err(error) => {
-                container.end(Exit {
+                let exit = Exit {
                     code: START_FAILED_CODE,
                     at: ids::now(),
                     cause: Cause::StartFailed(error.chain()),
                     oom_kills: 0,
-                });
+                };
+                container.end(container.life(), exit);
                 // A shim that answers too late or not at all may have started it.
                 if let Err(cleanup) = kill_group(&record.cgroup).await {
                     tracing::warn!(container = record.id, error = %cleanup.chain(), "processes may stay behind");

@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use joey_proto::shim::{self, Kill};
-use joey_shim_client::{ExitRecord, read_exit_record};
+use joey_shim_client::{ExitRecord, Shim, read_exit_record};
 use tokio::time::Instant;
 
 use super::kill;
-use crate::error::Result;
+use crate::error::{Result, chain};
 use crate::ids;
 use crate::model::{Cause, ContainerState, Exit};
 use crate::objects::Container;
@@ -16,10 +16,13 @@ use crate::runtime::Runtime;
 
 /// Kubernetes does not bound a grace; the clock does.
 pub(super) const LONGEST_GRACE: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
-/// 128 + SIGKILL.
-const KILLED_CODE: i32 = 137;
-/// From the end of a process to its shim's word of it.
-const EXIT_RECORD_GRACE: Duration = Duration::from_secs(2);
+const SIGKILL: i32 = 9;
+const KILLED_CODE: i32 = 128 + SIGKILL;
+/// From the end of a process to the word of its shim, which may be short of CPU time or wait for a
+/// slow disk under the log. One that hangs keeps nobody waiting for longer.
+const SHIM_GRACE: Duration = Duration::from_secs(60);
+/// How often the shim is looked at meanwhile.
+const SHIM_POLL: Duration = Duration::from_millis(100);
 
 impl Runtime {
     /// Stops a container; an unknown, unstarted or ended one is fine. A grace of zero kills at
@@ -86,6 +89,7 @@ impl Runtime {
 
     /// Kills every process of a container and waits for its recorded end. Works without the shim.
     pub(crate) async fn kill_container(self: &Arc<Self>, container: &Arc<Container>) -> Result<()> {
+        let life = container.life();
         let record = container.record();
         if record.state() != ContainerState::Running {
             return Ok(());
@@ -93,13 +97,15 @@ impl Runtime {
         let Some(started) = &record.started else {
             return Ok(());
         };
-        kill::kill_group(&record.cgroup).await?;
-        kill::kill_process(started.pid, started.start_ticks).await?;
-        if tokio::time::timeout(EXIT_RECORD_GRACE, container.ended())
-            .await
-            .is_err()
-        {
-            self.end_without_shim(container, Cause::ShimLost).await;
+        // The init takes its PID namespace along: also where the group makes processes faster than
+        // they can be killed.
+        let group = kill::kill_group(&record.cgroup);
+        let init = kill::kill_process(started.pid, started.start_ticks);
+        let (group, init) = tokio::join!(group, init);
+        group.and(init)?;
+        let shim = self.pod_of(&record).ok().and_then(|pod| pod.shim());
+        if let Some(cause) = untold(container, life, shim.as_deref()).await {
+            self.end_without_shim(container, life, cause).await;
         }
         Ok(())
     }
@@ -109,23 +115,50 @@ impl Runtime {
     pub(crate) async fn end_without_shim(
         self: &Arc<Self>,
         container: &Arc<Container>,
+        life: u32,
         cause: Cause,
     ) {
         let record = container.record();
         let folder = self.config.pod_folder(&record.pod_id);
         let exit = match read_exit_record(&folder, &record.id) {
             Ok(Some(record)) => super::exit::exit_from(&exit_of(record)),
-            Ok(None) | Err(_) => Exit {
-                code: KILLED_CODE,
-                at: ids::now(),
-                cause,
-                oom_kills: 0,
-            },
+            unknown => {
+                if let Err(error) = unknown {
+                    tracing::warn!(
+                        container = record.id,
+                        error = chain(&error),
+                        "an end is unknown"
+                    );
+                }
+                Exit {
+                    code: KILLED_CODE,
+                    at: ids::now(),
+                    cause,
+                    oom_kills: 0,
+                }
+            }
         };
         if let Ok(pod) = self.pod_of(&record) {
-            self.finish(&pod, container, exit).await;
+            self.finish(&pod, container, life, exit).await;
         } else {
-            container.end(exit);
+            container.end(life, exit);
+        }
+    }
+}
+
+/// Waits until the shim has told of a killed container's end; the cause where it will not.
+async fn untold(container: &Container, life: u32, shim: Option<&Shim>) -> Option<Cause> {
+    let deadline = Instant::now() + SHIM_GRACE;
+    loop {
+        let ended = tokio::time::timeout(SHIM_POLL, container.ended());
+        if ended.await.is_ok() || container.life() != life {
+            return None;
+        }
+        if shim.is_none_or(Shim::has_ended) {
+            return Some(Cause::ShimLost);
+        }
+        if Instant::now() >= deadline {
+            return Some(Cause::Signal(SIGKILL));
         }
     }
 }

@@ -12,7 +12,7 @@ pub use container::{
 };
 pub use pod::{
     DnsConfig, IdMapping, NamespaceMode, Owner, PodConfig, PodRecord, PodSecurity, PodState,
-    PortMapping, Protocol, SecurityProfile, SelinuxOptions, UserNamespace,
+    PortMapping, Process, Protocol, SecurityProfile, SelinuxOptions, UserNamespace,
 };
 
 /// The version written into new records.

@@ -186,6 +186,9 @@ pub struct PodConfig {
     pub resources: Option<Resources>,
 }
 
+/// A process: its pid, and when it started in clock ticks (field 22 of `/proc/PID/stat`).
+pub type Process = (i32, u64);
+
 /// Whether a pod can take containers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PodState {
@@ -213,9 +216,9 @@ pub struct PodRecord {
     /// Addresses and what gave them; None with the host's network.
     #[serde(default)]
     pub network: Option<Attachment>,
-    /// The shim's process and its start time in clock ticks (field 22 of `/proc/PID/stat`).
+    /// The shim's.
     #[serde(default)]
-    pub shim: Option<(i32, u64)>,
+    pub shim: Option<Process>,
     /// PID 1 of a shared PID namespace, on the host.
     #[serde(default)]
     pub init_pid: i32,

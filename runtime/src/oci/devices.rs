@@ -1,5 +1,6 @@
 //! Device nodes, and the device rules of the cgroup.
 
+use std::io::ErrorKind;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
@@ -149,8 +150,8 @@ fn has_host_devices(config: &ContainerConfig) -> bool {
 }
 
 fn made_for_every_container(path: &Path) -> bool {
-    const COMMON: [&str; 9] = [
-        "null", "zero", "full", "random", "urandom", "tty", "ptmx", "console", "fuse",
+    const COMMON: [&str; 8] = [
+        "null", "zero", "full", "random", "urandom", "tty", "ptmx", "console",
     ];
     const FOLDERS: [&str; 4] = ["/dev/pts", "/dev/shm", "/dev/mqueue", "/dev/hugepages"];
     COMMON
@@ -171,7 +172,11 @@ fn collect(host: &Path, device: &Device, nodes: &mut Vec<Node>) -> Result<()> {
                 container_path: device.container_path.join(entry.file_name()),
                 ..device.clone()
             };
-            collect(&entry.path(), &below, nodes)?;
+            match collect(&entry.path(), &below, nodes) {
+                // Devices come and go.
+                Err(Error::File { source, .. }) if source.kind() == ErrorKind::NotFound => {}
+                collected => collected?,
+            }
         }
     } else if kind.is_block_device() || kind.is_char_device() {
         let number = metadata.rdev();

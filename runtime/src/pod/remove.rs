@@ -25,7 +25,9 @@ impl Runtime {
     }
 
     async fn remove_known_pod(self: &Arc<Self>, pod: &Arc<Pod>) -> Result<()> {
-        self.stop_pod(pod.id()).await?;
+        // To the end: nothing may be created in it, or make it run again, meanwhile.
+        let _changing = pod.changing.write().await;
+        self.stop_changing_pod(pod).await?;
         for container in pod.containers() {
             self.remove_container(container.id()).await?;
         }

@@ -130,8 +130,13 @@ impl Runtime {
     /// Makes a pod that is not ready, or whose containers have ended, ready anew, in the same words.
     /// The caller holds `pod.changing`. After an error it is not ready.
     pub(crate) async fn run_again(self: &Arc<Self>, pod: &Arc<Pod>) -> Result<()> {
+        // Recorded first, as by a stop.
         pod.change(|record| record.state = PodState::NotReady);
-        self.tear_down(pod).await?;
+        self.save_or_warn(pod);
+        if let Err(error) = self.tear_down(pod).await {
+            self.save_or_warn(pod);
+            return Err(error);
+        }
         // The exit records of the former life are not this one's.
         self.remove_pod_folder(pod.id())?;
         let made = match self.make_ready(pod).await {
@@ -202,6 +207,8 @@ impl Runtime {
         pod.change(|record| {
             record.shim = Some((shim_pid, ids::start_ticks(shim_pid).unwrap_or_default()));
         });
+        // A daemon that is killed now could not ask it who it is while it makes the namespaces.
+        pod.save(&self.pod_records)?;
         self.watch(pod, &shim);
 
         let group = self.init_group(id, config).await?;

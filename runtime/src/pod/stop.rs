@@ -7,11 +7,12 @@ use joey_network::{DetachRequest, netns};
 use joey_shim_client::Shim;
 
 use crate::config::netns_path;
+use crate::container::START_FAILED_CODE;
 use crate::error::{Error, Result};
 use crate::events::EventKind;
 use crate::ids;
-use crate::model::{ContainerState, NamespaceMode, PodState};
-use crate::objects::Pod;
+use crate::model::{Cause, ContainerState, Exit, NamespaceMode, PodState, Process};
+use crate::objects::{Container, Pod};
 use crate::runtime::Runtime;
 
 /// How long a shim may take to end by itself.
@@ -53,13 +54,13 @@ impl Runtime {
         self.operations.run(key, stop).await
     }
 
-    pub(super) async fn stop_known_pod(self: &Arc<Self>, pod: &Arc<Pod>) -> Result<()> {
+    async fn stop_known_pod(self: &Arc<Self>, pod: &Arc<Pod>) -> Result<()> {
         let _changing = pod.changing.write().await;
         self.stop_changing_pod(pod).await
     }
 
     /// The caller holds `pod.changing`.
-    async fn stop_changing_pod(self: &Arc<Self>, pod: &Arc<Pod>) -> Result<()> {
+    pub(super) async fn stop_changing_pod(self: &Arc<Self>, pod: &Arc<Pod>) -> Result<()> {
         let was_ready = pod.record().state == PodState::Ready;
         if was_ready {
             // Recorded before anything is given back: a daemon that is killed now must not find a
@@ -89,7 +90,7 @@ impl Runtime {
         let containers = pod.containers();
         let kills = containers
             .iter()
-            .map(|container| self.kill_container(container));
+            .map(|container| self.end_container(pod, container));
         let killed = futures::future::join_all(kills).await;
         // The shim first: it holds the host ports, which are free for others once they are detached.
         let steps = [
@@ -101,6 +102,23 @@ impl Runtime {
             self.remove_pod_cgroups(pod).await,
         ];
         steps.into_iter().collect()
+    }
+
+    /// Kills a container that runs. One whose start was under way when both its shim and the daemon
+    /// were killed may run too: it is not left as created, or it would be started a second time.
+    async fn end_container(self: &Arc<Self>, pod: &Pod, container: &Arc<Container>) -> Result<()> {
+        let life = container.life();
+        let record = container.record();
+        if record.state() == ContainerState::Created && record.cgroup.exists() {
+            let exit = Exit {
+                code: START_FAILED_CODE,
+                at: ids::now(),
+                cause: Cause::StartFailed("the pod ended during the start".to_owned()),
+                oom_kills: 0,
+            };
+            self.finish(pod, container, life, exit).await;
+        }
+        self.kill_container(container).await
     }
 
     async fn detach_network(&self, pod: &Pod) -> Result<()> {
@@ -127,7 +145,11 @@ impl Runtime {
         let shim = match pod.shim() {
             Some(shim) => Some(shim),
             // A daemon that was killed between the spawn and the record left only the socket.
-            None => Shim::connect(&folder).await.ok().map(Arc::new),
+            None => match Shim::connect(&folder).await {
+                Ok(shim) => Some(Arc::new(shim)),
+                Err(error) if error.is_gone() || pod.record().shim.is_some() => None,
+                Err(error) => return Err(Error::step("find the pod's shim", error)),
+            },
         };
         let process = pod.record().shim.or_else(|| {
             let pid = shim.as_ref()?.pid();
@@ -174,10 +196,17 @@ impl Runtime {
         Ok(())
     }
 
-    /// The pod ended without being asked: what it held is given back and the cause kept.
-    pub(crate) async fn pod_lost(self: &Arc<Self>, pod: &Arc<Pod>, cause: &str) {
+    /// The pod ended without being asked: what it held is given back and the cause kept. `shim`:
+    /// which one served the life that ended; a pod that was run again since goes on.
+    pub(crate) async fn pod_lost(
+        self: &Arc<Self>,
+        pod: &Arc<Pod>,
+        shim: Option<Process>,
+        cause: &str,
+    ) {
         let _changing = pod.changing.write().await;
-        if pod.record().state != PodState::Ready {
+        let record = pod.record();
+        if record.state != PodState::Ready || record.shim != shim {
             return;
         }
         tracing::warn!(pod = pod.id(), cause, "the pod ended");

@@ -7,7 +7,7 @@ use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 
 use crate::ids;
-use crate::model::PodState;
+use crate::model::Process;
 use crate::objects::Pod;
 use crate::runtime::Runtime;
 
@@ -18,20 +18,22 @@ impl Runtime {
     pub(crate) fn watch(self: &Arc<Self>, pod: &Arc<Pod>, shim: &Arc<Shim>) {
         let (runtime, pod, shim) = (Arc::clone(self), Arc::clone(pod), Arc::clone(shim));
         let events = shim.events();
+        let process = pod.record().shim;
         tokio::spawn(async move {
             // Lost before the subscription: nothing would come, and this task holds the shim.
             if !shim.is_lost() {
-                runtime.follow(&pod, &shim, events).await;
+                runtime.follow(&pod, &shim, process, events).await;
             }
             drop(shim);
-            runtime.shim_disconnected(&pod).await;
+            runtime.take_up_again(&pod, process).await;
         });
     }
 
     async fn follow(
         self: &Arc<Self>,
         pod: &Arc<Pod>,
-        shim: &Shim,
+        shim: &Arc<Shim>,
+        process: Option<Process>,
         mut events: Receiver<ShimEvent>,
     ) {
         loop {
@@ -39,10 +41,11 @@ impl Runtime {
             let (runtime, pod) = (Arc::clone(self), Arc::clone(pod));
             match events.recv().await {
                 Ok(ShimEvent::Exit(exit)) => {
-                    tokio::spawn(async move { runtime.container_exited(&pod, &exit).await });
+                    let shim = Arc::clone(shim);
+                    tokio::spawn(async move { runtime.container_exited(&pod, &shim, &exit).await });
                 }
                 Ok(ShimEvent::InitExit(_)) => {
-                    tokio::spawn(async move { runtime.pod_lost(&pod, INIT_ENDED).await });
+                    tokio::spawn(async move { runtime.pod_lost(&pod, process, INIT_ENDED).await });
                 }
                 Ok(ShimEvent::AttachDropped(dropped)) => tracing::info!(
                     container = dropped.container_id,
@@ -51,7 +54,10 @@ impl Runtime {
                 ),
                 Ok(ShimEvent::ExecExit(_)) => {}
                 Err(RecvError::Lagged(_)) => {
-                    runtime.reconcile(&pod, shim).await;
+                    if !runtime.reconcile(&pod, shim).await {
+                        return;
+                    }
+                    runtime.end_if_lost(&pod);
                 }
                 Ok(ShimEvent::Lost) | Err(RecvError::Closed) => return,
             }
@@ -68,35 +74,10 @@ impl Runtime {
         let init_runs = record.init_pid == 0 || ids::start_ticks(record.init_pid).is_some();
         if !shim_runs || !init_runs {
             let (runtime, pod) = (Arc::clone(self), Arc::clone(pod));
-            tokio::spawn(
-                async move { runtime.pod_lost(&pod, "the pod's shim or init ended").await },
-            );
+            tokio::spawn(async move {
+                let cause = "the pod's shim or init ended";
+                runtime.pod_lost(&pod, record.shim, cause).await;
+            });
         }
-    }
-
-    async fn shim_disconnected(self: &Arc<Self>, pod: &Arc<Pod>) {
-        let record = pod.record();
-        if record.state != PodState::Ready {
-            return;
-        }
-        let alive = record
-            .shim
-            .is_some_and(|(pid, ticks)| ids::start_ticks(pid) == Some(ticks));
-        if alive {
-            match Shim::connect(&self.config.pod_folder(&record.id)).await {
-                Ok(shim) => {
-                    let shim = Arc::new(shim);
-                    pod.set_shim(Some(Arc::clone(&shim)));
-                    self.watch(pod, &shim);
-                    if self.reconcile(pod, &shim).await {
-                        return;
-                    }
-                }
-                Err(error) => {
-                    tracing::warn!(pod = record.id, %error, "the shim can't be reached again");
-                }
-            }
-        }
-        self.pod_lost(pod, "the pod's shim ended").await;
     }
 }
