@@ -2,19 +2,43 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use joey_failpoint::Board;
 
 use crate::client::Client;
+use crate::disk::SmallDisk;
 
 /// The failpoints' file in a daemon's folder.
 const BOARD: &str = "failpoints";
+
+/// What a daemon is started with.
+#[derive(Debug, Clone, Default)]
+pub struct Setup {
+    /// Files in its folder, `config.toml` among them; `FOLDER` in them is that folder.
+    pub files: Vec<(String, String)>,
+    /// It was built with failpoints.
+    pub failpoints: bool,
+    /// Its root and state folders are on small file systems.
+    pub small_disk: bool,
+}
+
+impl Setup {
+    /// A configuration.
+    #[must_use]
+    pub fn with(toml: &str) -> Self {
+        Self {
+            files: vec![("config.toml".into(), toml.into())],
+            ..Self::default()
+        }
+    }
+}
 
 /// A running `joeyd` with its own root and state folders; killed when dropped.
 #[derive(Debug)]
 pub struct Daemon {
     process: Child,
+    disk: Option<SmallDisk>,
     folder: tempfile::TempDir,
 }
 
@@ -26,33 +50,47 @@ impl Daemon {
 
     /// Starts a daemon whose configuration has `toml` in it.
     pub async fn start_with(toml: &str) -> Self {
+        Self::start_as(&Setup::with(toml)).await
+    }
+
+    /// Starts a daemon in a folder of its own.
+    pub async fn start_as(setup: &Setup) -> Self {
         // Short: the path of a unix socket has 107 bytes at most.
         let folder = tempfile::Builder::new()
             .prefix("joey-")
             .tempdir_in("/run")
             .unwrap();
-        std::fs::write(folder.path().join("config.toml"), toml).unwrap();
+        let path = folder.path().to_string_lossy().into_owned();
+        for (name, text) in &setup.files {
+            let file = folder.path().join(name);
+            std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+            std::fs::write(file, text.replace("FOLDER", &path)).unwrap();
+        }
         own_groups(folder.path());
-        Self::start_in(folder).await
-    }
-
-    /// Starts the daemon that was built with failpoints, on the board returned.
-    pub async fn start_with_failpoints() -> (Self, Board) {
-        let folder = tempfile::Builder::new()
-            .prefix("joey-")
-            .tempdir_in("/run")
-            .unwrap();
-        std::fs::write(folder.path().join("config.toml"), "").unwrap();
-        own_groups(folder.path());
-        let board = Board::create(&folder.path().join(BOARD)).unwrap();
-        (Self::start_in(folder).await, board)
-    }
-
-    async fn start_in(folder: tempfile::TempDir) -> Self {
+        let disk = setup.small_disk.then(|| SmallDisk::new(folder.path()));
+        if setup.failpoints {
+            Board::create(&folder.path().join(BOARD)).unwrap();
+        }
         let process = spawn(folder.path());
-        let mut daemon = Self { process, folder };
+        let mut daemon = Self {
+            process,
+            disk,
+            folder,
+        };
         daemon.ready().await;
         daemon
+    }
+
+    /// The board of a daemon with failpoints.
+    #[must_use]
+    pub fn board(&self) -> Board {
+        Board::open(&self.folder.path().join(BOARD)).unwrap()
+    }
+
+    /// The disk of a daemon that has a small one.
+    #[must_use]
+    pub fn disk(&self) -> &SmallDisk {
+        self.disk.as_ref().unwrap()
     }
 
     /// Its process.
@@ -108,8 +146,18 @@ impl Daemon {
 
     /// A new start after [`Daemon::kill`].
     pub async fn restart(&mut self) {
-        self.process = spawn(self.folder.path());
+        self.begin_restart();
         self.ready().await;
+    }
+
+    /// Begins a new start after [`Daemon::kill`], and waits for nothing.
+    pub fn begin_restart(&mut self) {
+        self.process = spawn(self.folder.path());
+    }
+
+    /// Whether its process has ended by itself, or by what a failpoint does.
+    pub fn has_ended(&mut self) -> bool {
+        self.process.try_wait().unwrap().is_some()
     }
 
     /// SIGKILL.
@@ -137,7 +185,8 @@ impl Daemon {
         std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
     }
 
-    async fn ready(&mut self) {
+    /// Waits until it answers.
+    pub async fn ready(&mut self) {
         for _ in 0..400 {
             if let Some(client) = Client::try_connect(&self.socket()).await
                 && client
@@ -192,29 +241,37 @@ fn own_groups(folder: &Path) {
     std::fs::write(extra.join("groups.toml"), text).unwrap();
 }
 
-/// Ends what a failed test left in the daemon's own groups and removes them.
+/// Ends what a failed test left in the daemon's own groups and removes them. What was killed takes
+/// its time to leave a group.
 fn remove_own_groups(folder: &Path) {
     let name = folder.file_name().unwrap_or_default();
     let top = Path::new("/sys/fs/cgroup");
     let hierarchies = std::fs::read_dir(top).into_iter().flatten().flatten();
     let roots = hierarchies.map(|entry| entry.path());
     for root in roots.chain([top.to_owned()]) {
-        let mut found = vec![root.join(name)];
-        let mut next = 0;
-        while let Some(group) = found.get(next).cloned() {
-            next += 1;
-            let processes = std::fs::read_to_string(group.join("cgroup.procs"));
-            for pid in processes.unwrap_or_default().lines() {
-                if let Some(pid) = pid.parse().ok().and_then(rustix::process::Pid::from_raw) {
-                    let _gone = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
-                }
-            }
-            let below = std::fs::read_dir(&group).into_iter().flatten().flatten();
-            found.extend(below.map(|entry| entry.path()).filter(|path| path.is_dir()));
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while !remove_groups(&root.join(name)) && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(20));
         }
-        for group in found.iter().rev() {
-            drop(std::fs::remove_dir(group));
+    }
+}
+
+/// False where something of them is left.
+fn remove_groups(group: &Path) -> bool {
+    let processes = std::fs::read_to_string(group.join("cgroup.procs"));
+    for pid in processes.unwrap_or_default().lines() {
+        if let Some(pid) = pid.parse().ok().and_then(rustix::process::Pid::from_raw) {
+            let _gone = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
         }
+    }
+    for entry in std::fs::read_dir(group).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove_groups(&entry.path());
+        }
+    }
+    match std::fs::remove_dir(group) {
+        Err(error) => error.kind() == std::io::ErrorKind::NotFound,
+        Ok(()) => true,
     }
 }
 

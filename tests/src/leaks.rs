@@ -67,6 +67,35 @@ fn names(folder: &Path) -> BTreeSet<String> {
         .collect()
 }
 
+/// A daemon's layers, blobs, leases and unfinished work: what a footprint leaves out, because a test
+/// may pull images.
+#[must_use]
+pub fn stored(daemon: &Daemon) -> BTreeSet<String> {
+    let mut files = BTreeSet::new();
+    let root = daemon.root();
+    for folder in [
+        "images/images",
+        "images/holds",
+        "images/content/blobs/sha256",
+        "images/layers",
+        "images/trash",
+        "network/leases",
+        "network/cni",
+        "trash",
+    ] {
+        files.extend(names(&root.join(folder)));
+    }
+    // Of the CNI plugin host-local: addresses, and what it remembers.
+    let addresses = names(&root.join("network/ipam/test")).into_iter();
+    files.extend(addresses.filter(|name| name.starts_with(|c: char| c.is_ascii_digit())));
+    // Each start of the daemon has a folder of its own there.
+    let staging = root.join("images/staging");
+    for session in names(&staging) {
+        files.extend(names(&staging.join(session)));
+    }
+    files
+}
+
 /// Interfaces of this process's network namespace: `/sys` may show another one's.
 fn links() -> BTreeSet<String> {
     std::fs::read_to_string("/proc/self/net/dev")

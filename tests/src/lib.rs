@@ -4,8 +4,10 @@
 //! binaries in `JOEY_BIN`, with Debian's `docker-registry`. A test that can't have these fails.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::missing_panics_doc)]
 
+mod bystander;
 mod client;
 mod daemon;
+mod disk;
 mod image;
 mod joey;
 mod leaks;
@@ -14,10 +16,12 @@ mod registry;
 mod stand;
 mod terminal;
 
+pub use bystander::Bystander;
 pub use client::{Client, container_spec, pod_config};
-pub use daemon::{Daemon, binary};
+pub use daemon::{Daemon, Setup, binary};
+pub use disk::{Full, SmallDisk};
 pub use image::{ImageBuilder, busybox};
-pub use leaks::{Footprint, shims};
+pub use leaks::{Footprint, shims, stored};
 pub use pods::{bind, namespaces, pod_security, security};
 pub use registry::{CREDENTIALS, Registry};
 pub use stand::Stand;

@@ -2,10 +2,9 @@
 
 use std::path::PathBuf;
 
-use joey_failpoint::Board;
 use joey_proto::cri::PodSandboxConfig;
 
-use crate::{Client, Daemon, Footprint, Registry, busybox, pod_config};
+use crate::{Client, Daemon, Footprint, Registry, Setup, busybox, pod_config};
 
 /// A node whose daemon holds busybox.
 #[derive(Debug)]
@@ -35,10 +34,9 @@ impl Stand {
         Self::start_on(Daemon::start_with(toml).await).await
     }
 
-    /// The same with a daemon that was built with failpoints.
-    pub async fn start_with_failpoints() -> (Self, Board) {
-        let (daemon, board) = Daemon::start_with_failpoints().await;
-        (Self::start_on(daemon).await, board)
+    /// The same with a daemon of a kind.
+    pub async fn start_as(setup: &Setup) -> Self {
+        Self::start_on(Daemon::start_as(setup).await).await
     }
 
     async fn start_on(daemon: Daemon) -> Self {

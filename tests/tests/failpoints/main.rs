@@ -6,9 +6,12 @@
 //! line per operation is added.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod cni;
+mod full;
 mod matrix;
 mod node;
 mod operation;
+mod recovery;
 
 use operation::Operation;
 

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use futures::FutureExt as _;
 use joey_failpoint::{Action, Passed, Role};
+use joey_tests::Setup;
 
 use crate::node::Node;
 use crate::operation::Operation;
@@ -15,15 +16,6 @@ use crate::operation::Operation;
 const LONGEST: Duration = Duration::from_secs(60);
 /// What an operation does after its reply.
 const AFTERWARDS: Duration = Duration::from_millis(300);
-
-/// What is deleted after the reply; where it fails, it is deleted at the next start.
-const DEFERRED: [&str; 5] = [
-    "image.hold.remove",
-    "image.sync",
-    "image.discard",
-    "image.trash.remove",
-    "container.folder.remove",
-];
 
 /// Who is broken at a point, and how.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -50,15 +42,20 @@ impl Break {
 }
 
 /// The pass of a point: by which kind of process, its name, and which of them.
-type Point = (Role, String, u32);
+pub type Point = (Role, String, u32);
 
 /// How often each break was tried, and how often its point was not passed this time.
 type Tally = BTreeMap<Break, (usize, usize)>;
 
 /// Tries an operation; panics with all that was wrong.
 pub async fn run(operation: Operation) {
+    run_with(operation, &Setup::with("")).await;
+}
+
+/// The same on another kind of node.
+pub async fn run_with(operation: Operation, setup: &Setup) {
     let began = Instant::now();
-    let mut node = Node::start().await;
+    let mut node = Node::start(setup).await;
     let points = trace(&node, operation).await;
     let mut tally = Tally::new();
     let mut failures = Vec::new();
@@ -77,7 +74,7 @@ pub async fn run(operation: Operation) {
                 ));
                 // Two daemons fight over the network's tables.
                 drop(node);
-                node = Node::start().await;
+                node = Node::start(setup).await;
             }
         }
     }
@@ -92,7 +89,7 @@ pub async fn run(operation: Operation) {
     assert!(missed * 3 <= count, "{missed} of {count} points not passed");
 }
 
-fn text(panic: &(dyn std::any::Any + Send)) -> String {
+pub fn text(panic: &(dyn std::any::Any + Send)) -> String {
     let owned = panic.downcast_ref::<String>().cloned();
     owned.unwrap_or_else(|| (*panic.downcast_ref::<&str>().unwrap_or(&"a panic")).to_owned())
 }
@@ -112,7 +109,7 @@ async fn trace(node: &Node, operation: Operation) -> Vec<Point> {
     numbered(passed)
 }
 
-fn numbered(passed: Vec<Passed>) -> Vec<Point> {
+pub fn numbered(passed: Vec<Passed>) -> Vec<Point> {
     let mut counts = BTreeMap::new();
     let number = |Passed { role, point, .. }| {
         let count = counts.entry((role, point.clone())).or_insert(0);
@@ -129,8 +126,6 @@ fn cases(points: &[Point]) -> Vec<(Break, Point)> {
         let of: Vec<&Point> = points
             .iter()
             .filter(|(role, ..)| roles.contains(role))
-            // Told as started: its end is the program's.
-            .filter(|(_, name, _)| what != Break::Worker || name != "process.exec")
             .collect();
         let limit = if all {
             of.len()
@@ -190,9 +185,6 @@ async fn try_case(node: &mut Node, operation: Operation, what: Break, point: &Po
         operation.assert_done(node, &scene, signalled).await;
     }
     operation.clean(node, &scene).await;
-    if what == Break::Step && DEFERRED.contains(&name.as_str()) {
-        node.restart().await;
-    }
     node.assert_clean().await;
     node.assert_bystander().await;
     passed
@@ -215,6 +207,7 @@ fn assert_names_the_step(status: &tonic::Status) {
         "input/output error",
         "lost during",
         "without a word",
+        "before its program ran",
         "i/o error",
     ];
     assert!(

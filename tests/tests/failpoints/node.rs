@@ -1,14 +1,10 @@
 //! A node whose daemon passes failpoints, with a container that nothing may touch.
 
 use std::collections::BTreeSet;
-use std::path::Path;
 
 use joey_failpoint::Board;
 use joey_proto::cri::*;
-use joey_tests::{Client, Footprint, Stand, bind};
-
-/// Counts in its log for as long as it lives.
-const COUNTER: &str = "n=0; while :; do n=$((n+1)); echo $n; sleep 0.2; done";
+use joey_tests::{Bystander, Client, Footprint, Setup, Stand, bind, stored};
 
 /// The daemon and the container beside.
 #[derive(Debug)]
@@ -16,27 +12,25 @@ pub struct Node {
     pub stand: Stand,
     pub board: Board,
     pub runs: tempfile::TempDir,
-    bystander: ContainerStatus,
-    process: (i64, u64),
+    bystander: Bystander,
     before: (Footprint, BTreeSet<String>),
 }
 
 impl Node {
-    pub async fn start() -> Self {
-        let (stand, board) = Stand::start_with_failpoints().await;
-        let config = stand.pod_config("bystander");
-        let pod = stand.client.run_pod(&config).await;
-        let container = stand.container("main", &["sh", "-c", COUNTER]);
-        let id = stand.client.run(&pod, &container, &config).await;
-        let bystander = stand.client.status(&id).await;
-        let process = process_of(&stand, &id);
+    pub async fn start(setup: &Setup) -> Self {
+        let setup = Setup {
+            failpoints: true,
+            ..setup.clone()
+        };
+        let stand = Stand::start_as(&setup).await;
+        let board = stand.daemon.board();
+        let bystander = Bystander::start(&stand).await;
         let before = footprint(&stand);
         Self {
             stand,
             board,
             runs: tempfile::tempdir().unwrap(),
             bystander,
-            process,
             before,
         }
     }
@@ -48,6 +42,12 @@ impl Node {
     /// A new daemon on what a killed one left.
     pub async fn restart(&mut self) {
         self.stand.daemon.kill_and_restart().await;
+        self.stand.client = self.stand.daemon.client().await;
+    }
+
+    /// A new daemon after one that has ended.
+    pub async fn restart_after_end(&mut self) {
+        self.stand.daemon.restart().await;
         self.stand.client = self.stand.daemon.client().await;
     }
 
@@ -67,22 +67,8 @@ impl Node {
         noted.unwrap_or_default().lines().count()
     }
 
-    /// The other container runs on, the same process, and its log has no gap.
     pub async fn assert_bystander(&self) {
-        let now = self.client().status(&self.bystander.id).await;
-        assert_eq!(now.state(), ContainerState::ContainerRunning, "bystander");
-        assert_eq!(now.started_at, self.bystander.started_at, "bystander");
-        assert_eq!(process_of(&self.stand, &now.id), self.process, "bystander");
-        let (pid, ticks) = self.process;
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("its process");
-        let field = stat.rsplit_once(") ").unwrap().1.split(' ').nth(19);
-        assert_eq!(field, Some(ticks.to_string().as_str()), "bystander");
-        let log = std::fs::read_to_string(&now.log_path).unwrap();
-        let complete = log.rsplit_once('\n').map_or("", |(lines, _)| lines);
-        for (number, line) in (1..).zip(complete.lines()) {
-            let text = line.rsplit(' ').next();
-            assert_eq!(text, Some(number.to_string().as_str()), "bystander's log");
-        }
+        self.bystander.assert_untouched(&self.stand).await;
     }
 
     /// Nothing but the bystander is left.
@@ -104,7 +90,7 @@ impl Node {
         let mut runtime = self.client().runtime();
         let listed = runtime.list_pod_sandbox(ListPodSandboxRequest::default());
         let mut pods = listed.await.unwrap().into_inner().items;
-        pods.retain(|pod| pod.metadata.as_ref().unwrap().name != "bystander");
+        pods.retain(|pod| pod.id != self.bystander.pod);
         pods
     }
 
@@ -112,7 +98,7 @@ impl Node {
         let mut runtime = self.client().runtime();
         let listed = runtime.list_containers(ListContainersRequest::default());
         let mut containers = listed.await.unwrap().into_inner().containers;
-        containers.retain(|container| container.id != self.bystander.id);
+        containers.retain(|container| container.pod_sandbox_id != self.bystander.pod);
         containers
     }
 
@@ -142,46 +128,6 @@ impl Node {
     }
 }
 
-/// The pid and the start of a container's init, as recorded.
-fn process_of(stand: &Stand, id: &str) -> (i64, u64) {
-    let path = stand
-        .daemon
-        .root()
-        .join("containers")
-        .join(format!("{id}.json"));
-    let record: serde_json::Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
-    let started = &record["started"];
-    (
-        started["pid"].as_i64().unwrap(),
-        started["start_ticks"].as_u64().unwrap(),
-    )
-}
-
-/// What the node holds, and the store's layers, blobs and unfinished work.
 fn footprint(stand: &Stand) -> (Footprint, BTreeSet<String>) {
-    let mut files = BTreeSet::new();
-    let root = stand.daemon.root();
-    for folder in [
-        "images/images",
-        "images/holds",
-        "images/content/blobs/sha256",
-        "images/layers",
-        "trash",
-    ] {
-        files.extend(names(&root.join(folder)));
-    }
-    files.extend(names(&root.join("images/trash")));
-    files.extend(names(&root.join("network/leases")));
-    // Each start of the daemon has a folder of its own there.
-    for session in names(&root.join("images/staging")) {
-        files.extend(names(Path::new(&session)));
-    }
-    (Footprint::of(&stand.daemon), files)
-}
-
-fn names(folder: &Path) -> Vec<String> {
-    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    entries
-        .map(|entry| entry.path().display().to_string())
-        .collect()
+    (Footprint::of(&stand.daemon), stored(&stand.daemon))
 }

@@ -35,6 +35,24 @@ pub struct Scene {
 type Reply = Result<(), tonic::Status>;
 
 impl Operation {
+    pub const ALL: [Self; 10] = [
+        Self::RunPodSandbox,
+        Self::CreateContainer,
+        Self::StartContainer,
+        Self::StopContainer,
+        Self::RemoveContainer,
+        Self::StopPodSandbox,
+        Self::RemovePodSandbox,
+        Self::PullImage,
+        Self::RemoveImage,
+        Self::ExecSync,
+    ];
+
+    /// It may fail on a full disk.
+    pub fn needs_space(self) -> bool {
+        self.makes_something() || self == Self::StartContainer
+    }
+
     /// An operation about an image has no pod.
     fn has_pod(self) -> bool {
         !matches!(
@@ -261,7 +279,7 @@ fn image_spec(image: &str) -> ImageSpec {
     }
 }
 
-async fn create(node: &Node, scene: &Scene, attempt: u32) -> Result<String, tonic::Status> {
+pub async fn create(node: &Node, scene: &Scene, attempt: u32) -> Result<String, tonic::Status> {
     let config = node.worker(&format!("worker-{attempt}"));
     node.client()
         .create(&scene.pod, &config, &scene.pod_config)
@@ -277,7 +295,7 @@ async fn stop_pod(node: &Node, scene: &Scene) -> Reply {
 }
 
 /// Waits until the container has noted its start, which comes right before its trap is set.
-async fn ran(node: &Node, name: &str) {
+pub async fn ran(node: &Node, name: &str) {
     joey_tests::eventually("the container runs", || async { node.times_run(name) > 0 }).await;
     tokio::time::sleep(std::time::Duration::from_millis(20)).await;
 }
