@@ -5,6 +5,7 @@
 //! recorded in one file each and are durable before anyone hears of them.
 
 mod auth;
+mod background;
 mod digest;
 #[cfg(fuzzing)]
 pub mod fuzzing;

@@ -8,6 +8,7 @@ use joey_p2p::{BlobRange, BlobSource, FetchError};
 
 use super::progress::{Progress, ProgressEvent};
 use super::stream::{self, ChannelReader, HashingReader};
+use crate::background;
 use crate::digest::Digest;
 use crate::store::core::Core;
 use crate::store::objects::{Key, Present};
@@ -170,7 +171,7 @@ async fn transfer(
     let write = {
         let (core, job) = (Arc::clone(core), job.clone());
         // The stage goes along: nobody may clear it away while the thread still writes.
-        tokio::task::spawn_blocking(move || {
+        background::run(move || {
             let folder = stage.as_ref().map(|stage| stage.folder.as_path());
             let written = write(&core, &job, folder, reader)?;
             Ok((written, stage))
@@ -179,7 +180,7 @@ async fn transfer(
     let (pumped, written) = tokio::join!(pump, write);
     // A broken transfer looks like a broken tar to the writer: the transfer's error says more.
     pumped?;
-    written.map_err(|_| LayerError::Panicked)?
+    written.map_err(LayerError::Store)?
 }
 
 /// The blocking side of [`transfer`].
