@@ -1,9 +1,8 @@
 //! When a connection last moved, for its idle timeout.
 
-use std::sync::Mutex;
-use std::sync::PoisonError;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::time::{Instant, sleep_until};
 
 /// The time of a connection's last frame, either way.
@@ -20,13 +19,13 @@ impl Activity {
     }
 
     pub(crate) fn touch(&self) {
-        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        *self.last.lock() = Instant::now();
     }
 
     /// Ends when nothing moved for `limit`.
     pub(crate) async fn idle_for(&self, limit: Duration) {
         loop {
-            let due = *self.last.lock().unwrap_or_else(PoisonError::into_inner) + limit;
+            let due = *self.last.lock() + limit;
             if due <= Instant::now() {
                 return;
             }

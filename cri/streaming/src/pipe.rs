@@ -5,10 +5,11 @@ use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use bytes::{Buf, Bytes};
+use parking_lot::{Mutex, MutexGuard};
 use tokio::io::{AsyncRead, ReadBuf};
 
 /// Bytes a stream may hold before its connection is no longer read. One chunk may go beyond.
@@ -62,7 +63,7 @@ impl Pipe {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     /// Queues a chunk once there is room. Chunks for ended or abandoned streams are dropped.
@@ -231,12 +232,13 @@ mod tests {
     #[tokio::test]
     async fn a_tiny_chunk_does_not_keep_the_buffer_that_it_was_read_to() {
         let pipe = Pipe::new();
-        let mut buffer = bytes::BytesMut::zeroed(CAPACITY);
-        pipe.push(buffer.split_to(1).freeze()).await;
+        let mut buffer = bytes::BytesMut::with_capacity(CAPACITY);
         let begin = buffer.as_ptr();
+        buffer.extend_from_slice(b"x");
+        pipe.push(buffer.split().freeze()).await;
         // Nobody else has the buffer: it is used again from its beginning on.
         buffer.reserve(CAPACITY);
-        assert!(buffer.as_ptr() < begin);
+        assert_eq!(buffer.as_ptr(), begin);
     }
 
     #[tokio::test]

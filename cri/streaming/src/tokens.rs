@@ -2,11 +2,11 @@
 //! within a minute.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use parking_lot::Mutex;
 use rand::RngCore as _;
 use tokio::time::Instant;
 
@@ -64,7 +64,7 @@ impl Tokens {
 
     /// Keeps a request and gives its token; `None` when too many are pending.
     pub(crate) fn insert(&self, request: Request) -> Option<String> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.lock();
         let now = Instant::now();
         while let Some((expiry, token)) = state.order.front() {
             // Used tokens go as well, so that the list stays as short as the map.
@@ -93,7 +93,7 @@ impl Tokens {
 
     /// Whether a token is good for a method, without using it.
     pub(crate) fn allows(&self, token: &str, method: &str) -> bool {
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = self.state.lock();
         state
             .pending
             .get(token)
@@ -102,7 +102,7 @@ impl Tokens {
 
     /// Uses a token up.
     pub(crate) fn take(&self, token: &str) -> Option<Request> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.lock();
         let (expiry, request) = state.pending.remove(token)?;
         (expiry > Instant::now()).then_some(request)
     }
@@ -141,13 +141,13 @@ mod tests {
             let token = tokens.insert(forward("x")).unwrap();
             tokens.take(&token).unwrap();
         }
-        assert!(tokens.state.lock().unwrap().order.len() <= 6);
+        assert!(tokens.state.lock().order.len() <= 6);
         tokens.insert(forward("1")).unwrap();
         tokens.insert(forward("2")).unwrap();
         assert_eq!(tokens.insert(forward("3")), None);
         assert!(tokens.allows(&first, "portforward"));
         tokio::time::advance(Duration::from_secs(61)).await;
         assert!(tokens.insert(forward("4")).is_some());
-        assert_eq!(tokens.state.lock().unwrap().pending.len(), 1);
+        assert_eq!(tokens.state.lock().pending.len(), 1);
     }
 }

@@ -1,7 +1,9 @@
 //! The open streams of one SPDY connection, as its reader and its writer see them.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::pipe::Pipe;
 
@@ -53,7 +55,7 @@ pub(crate) struct Table {
 
 impl Table {
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     /// Opens a stream; `fin` when the client will send nothing on it.
