@@ -125,7 +125,7 @@ impl Default for Limits {
 pub struct Registry {
     /// Folder of `<host>/hosts.toml` files.
     pub config_path: PathBuf,
-    /// Blobs fetched at once for one image.
+    /// Layers of one image fetched and unpacked at once.
     pub max_concurrent_downloads: usize,
     /// A pull fails after this time without a byte.
     pub progress_timeout: Timespan,

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use joey_p2p::{BlobRange, BlobSource, FetchError};
+use tokio::sync::Semaphore;
 
 use super::progress::{Progress, ProgressEvent};
 use super::stream::{self, ChannelReader, HashingReader};
@@ -112,6 +113,7 @@ pub(crate) async fn obtain(
     source: Arc<dyn BlobSource>,
     job: Job,
     progress: Progress,
+    turns: Arc<Semaphore>,
 ) -> Result<Outcome, LayerError> {
     let key = Key::Layer(job.chain_id);
     let lock = core.objects.lock(key).await;
@@ -125,7 +127,8 @@ pub(crate) async fn obtain(
         progress.event(&ProgressEvent::LayerPresent { digest: job.blob });
         return Ok(Outcome::InPlace);
     }
-    let Ok(permit) = core.downloads.acquire().await else {
+    // First one's own: a pull of many layers leaves room for others.
+    let (Ok(turn), Ok(permit)) = (turns.acquire().await, core.downloads.acquire().await) else {
         return Err(LayerError::Panicked);
     };
     let outcome = match present {
@@ -151,7 +154,7 @@ pub(crate) async fn obtain(
             }))
         }
     };
-    drop(permit);
+    drop((permit, turn));
     progress.event(&ProgressEvent::LayerDone { digest: job.blob });
     Ok(outcome)
 }

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use joey_p2p::{BlobSource, FetchError, FetchErrorKind};
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tracing::{Instrument as _, debug_span};
 
@@ -308,12 +309,17 @@ async fn layers(
 ) -> Result<(), PullError> {
     let mut order: Vec<usize> = (0..jobs.len()).collect();
     order.sort_by_key(|index| std::cmp::Reverse(jobs[*index].size));
+    let turns = Arc::new(Semaphore::new(core.downloads_per_pull));
     let mut tasks = JoinSet::new();
     for index in order {
         let (core, source) = (Arc::clone(core), Arc::clone(&source));
+        let turns = Arc::clone(&turns);
         let (job, progress) = (jobs[index].clone(), progress.clone());
         let span = debug_span!("get layer", digest = %job.blob, bytes = job.size);
-        let obtain = async move { (index, layer::obtain(core, source, job, progress).await) };
+        let obtain = async move {
+            let obtained = layer::obtain(core, source, job, progress, turns).await;
+            (index, obtained)
+        };
         tasks.spawn(obtain.instrument(span));
     }
     let mut waiting: Vec<Option<Outcome>> = jobs.iter().map(|_| None).collect();

@@ -29,6 +29,9 @@ pub(crate) struct Core {
     pub pinned: PinnedNames,
     pub format: Box<dyn LayerFormat>,
     pub registries: Registries,
+    /// Layers of one pull that are fetched at once.
+    pub downloads_per_pull: usize,
+    /// The same of all pulls.
     pub downloads: Semaphore,
     pub limits: UnpackLimits,
     pub platform: HostPlatform,

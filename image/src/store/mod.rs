@@ -42,7 +42,7 @@ pub struct ImageConfig {
     pub root: PathBuf,
     /// Folders of `<host>/hosts.toml` files (`certs.d`); the first that knows a host counts.
     pub config_dirs: Vec<PathBuf>,
-    /// Layers fetched and unpacked at a time, by all pulls together.
+    /// Layers of one image fetched and unpacked at a time; of all images, some times as many.
     pub max_concurrent_downloads: usize,
     /// A transfer without a byte for this long is broken off and resumed.
     pub progress_timeout: Duration,

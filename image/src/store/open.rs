@@ -25,6 +25,9 @@ use crate::manifest::ImageConfigFile;
 use crate::platform::HostPlatform;
 use crate::registry::Registries;
 
+/// How many pulls may fetch as many layers as one may; the others wait for theirs.
+const PULLS_IN_FULL: usize = 4;
+
 /// A store could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
@@ -56,7 +59,14 @@ pub(super) fn open(config: ImageConfig) -> Result<Core, OpenError> {
         pinned: PinnedNames::new(&config.pinned),
         format: Box::new(Directory),
         registries: Registries::new(config.config_dirs, config.progress_timeout),
-        downloads: Semaphore::new(config.max_concurrent_downloads.max(1)),
+        downloads_per_pull: config.max_concurrent_downloads.max(1),
+        downloads: Semaphore::new(
+            config
+                .max_concurrent_downloads
+                .max(1)
+                .saturating_mul(PULLS_IN_FULL)
+                .min(Semaphore::MAX_PERMITS),
+        ),
         limits: config.limits,
         platform: HostPlatform::detect(),
         layout,
