@@ -57,6 +57,10 @@ async fn an_exec_gets_every_key_and_gives_the_terminal_back() {
     let stand = Stand::start().await;
     let image = stand.image_name.as_str();
     stand.out(&["run", "-d", "--name", "c", image, "sleep", "1000"]);
+    for _ in 0..10 {
+        let terminal = Terminal::run(&stand, &["exec", "-it", "c", "stty", "size"]);
+        assert_eq!(terminal.end(), ("33 111\r\n".into(), 0));
+    }
     let script = "stty raw -echo; echo ready; dd bs=1 count=2 2>/dev/null | od -An -tx1";
     let exec = ["exec", "-it", "c", "sh", "-c", script];
     let mut terminal = Terminal::run(&stand, &exec);

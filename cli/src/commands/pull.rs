@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::io::IsTerminal;
-use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use joey_proto::api::{BlobProgress, PullImageRequest, PullProgress};
@@ -114,13 +113,7 @@ impl Shown {
 
     fn finish(self) {
         if let Self::Bars(bars) = self {
-            let took = Duration::from_millis(
-                bars.started
-                    .elapsed()
-                    .as_millis()
-                    .try_into()
-                    .unwrap_or(u64::MAX),
-            );
+            let took = bars.started.elapsed();
             for bar in bars.blobs.values() {
                 bar.finish();
             }

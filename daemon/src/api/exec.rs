@@ -29,7 +29,6 @@ pub async fn exec(
     let start = start_of(&mut stream).await?;
     let container = state.find(&start.container)?;
     let busy = state.sessions.enter(container.id());
-    let size = start.size;
     let config = exec_config(start);
     let mut session = state
         .runtime
@@ -37,10 +36,6 @@ pub async fn exec(
         .await
         .map_err(Failure::NotStarted)?;
     let ends = Ends::take(&mut session)?;
-    if let (Some(terminal), Some(size)) = (&ends.terminal, size) {
-        let (columns, rows) = clamp(&size);
-        resize(terminal, columns, rows);
-    }
     let (client, receiver) = mpsc::channel(STREAM_DEPTH);
     tokio::spawn(serve(session, ends, stream, client, busy));
     Ok(ReceiverStream::new(receiver))
@@ -51,6 +46,7 @@ fn exec_config(start: StreamStart) -> ExecConfig {
     ExecConfig {
         command: start.command,
         tty: start.tty,
+        size: start.size.as_ref().filter(|_| start.tty).map(clamp),
         stdin: start.stdin,
         stdout: true,
         stderr: !start.tty,

@@ -75,17 +75,19 @@ pub fn is_valid(name: &str) -> bool {
 
 /// A name that `taken` does not know.
 pub fn generate(taken: impl Fn(&str) -> bool) -> String {
-    for round in 0.. {
-        let (quality, animal) = (pick(&TRAITS), pick(&ANIMALS));
-        let name = match round {
-            0..PLAIN_TRIES => format!("{quality}_{animal}"),
-            _ => format!("{quality}_{animal}_{}", rand::random::<u32>()),
-        };
+    let plain = || format!("{}_{}", pick(&TRAITS), pick(&ANIMALS));
+    for _ in 0..PLAIN_TRIES {
+        let name = plain();
         if !taken(&name) {
             return name;
         }
     }
-    String::new()
+    loop {
+        let name = format!("{}_{}", plain(), rand::random::<u32>());
+        if !taken(&name) {
+            return name;
+        }
+    }
 }
 
 fn pick(words: &[&'static str]) -> &'static str {

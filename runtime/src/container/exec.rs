@@ -36,6 +36,8 @@ pub struct ExecConfig {
     pub command: Vec<String>,
     /// With a terminal; then stderr is part of stdout.
     pub tty: bool,
+    /// The terminal's columns and rows from the start on.
+    pub size: Option<(u16, u16)>,
     /// Standard input is given.
     pub stdin: bool,
     /// Standard output is read.
@@ -149,6 +151,8 @@ impl Runtime {
             container_id: record.id.clone(),
             process: Some(oci::exec_process(self, &pod.record(), &record, &config)?),
             cgroup_dirs: texts(&record.cgroup.dirs()),
+            columns: config.size.map_or(0, |(columns, _)| columns.into()),
+            rows: config.size.map_or(0, |(_, rows)| rows.into()),
             ..Exec::default()
         };
         let executed = shim
