@@ -105,7 +105,8 @@ def images(store, cache):
         catalog.tag(catalog.multi(config, [base, nginx]), f"{E2E}nginx:{version}")
 
     packages = agnhost_packages_layer(cache)
-    catalog.tag(catalog.multi(shell, [base, packages]), E2E + "ipc-utils:1.4")
+    catalog.tag(catalog.multi(shell, [base, packages]), E2E + "ipc-utils:1.4",
+                E2E + "glibc-dns-testing:2.0.0")
     agnhost = agnhost_layer(store, pause)
     entry = {"Entrypoint": ["/agnhost"], "WorkingDir": "/",
              "ExposedPorts": {f"{port}/tcp": {} for port in (80, 5000, 8080, 8081, 9376)}}

@@ -2,10 +2,12 @@
 # (tools/node.sh). The control plane's processes are in the first node's.
 #
 #   cluster_start RUNTIME NODES      brings up the cluster of $CLUSTER_DIR, all nodes Ready
+#   cluster_leaks                    ends everything but the runtimes, tells them to remove all, and
+#                                    prints what pods have left in the nodes; fails if there is any
 #   cluster_stop                     ends it and removes what it left
 #   cluster_on NODE                  makes NODE (node1, ...) the one that the node_* functions mean
 #   cluster_kubectl ARGS...          kubectl as the cluster's administrator
-#   cluster_kubelet_start NODE       starts the node's kubelet; cluster_kubelet_kill NODE kills it
+#   cluster_kubelet_start NODE       starts the node's kubelet
 #   cluster_names                    prints the nodes' names
 #
 # $CLUSTER_DIR (default /run/joey-kubernetes) holds the keys, the configuration, log/ and pids/.
@@ -15,6 +17,7 @@ CLUSTER_DIR=$(realpath -m "${CLUSTER_DIR:-/run/joey-kubernetes}")
 CLUSTER_PODS=10.244.0.0/16
 CLUSTER_SERVICES=10.96.0.0/16
 CLUSTER_API=https://192.0.2.1:6443
+CLUSTER_DNS=192.0.2.1
 CLUSTER_STARTING=''
 
 # 5000 is the port of a registry in one of upstream's specs.
@@ -82,6 +85,12 @@ cluster_node_start() { # NUMBER RUNTIME
     # Device plugins and volumes of specs know no other folder.
     mkdir -p "$NODE_DATA/kubelet" /var/lib/kubelet
     in_node mount --bind "$NODE_DATA/kubelet" /var/lib/kubelet
+    # Volumes are the kubelet's. The runtime may be started again, and keeps the gateway's device, the
+    # range of pods' addresses and a folder of its own for images.
+    in_node "$TESTS/tools/leak-check" save "$NODE_DIR/before.json" --node "$NODE_HOLDER" \
+        --only processes,mounts,netns,links,files --dir "$NODE_DATA/root" --dir "$NODE_DIR/state" \
+        --ignore '/kubelet/' --ignore '^[0-9]+ joeyd ' --ignore '^(joey0|to[0-9]|wire)$' \
+        --ignore '/network/pod-cidr$' --ignore '/images/staging/[0-9a-f]+$'
 }
 
 # Joins this node's network to the first one's, and tells the others where its pods are.
@@ -111,10 +120,6 @@ cluster_kubelet_start() { # NODE
         --kubeconfig "$CLUSTER_DIR/$1.kubeconfig" --hostname-override "$1" --node-ip "$NODE_ADDRESS" -v=2
 }
 
-cluster_kubelet_kill() { # NODE
-    kill -KILL "$(<"$CLUSTER_DIR/pids/$1-kubelet")" 2>/dev/null || true
-}
-
 cluster_kubelet_config() { # NODE
     mkdir -p "$NODE_DATA/pod-logs" "$NODE_DIR/manifests"
     cat <<YAML
@@ -125,6 +130,7 @@ staticPodPath: $NODE_DIR/manifests
 podLogsDir: $NODE_DATA/pod-logs
 resolvConf: $NODE_DIR/resolv.conf
 clusterDomain: cluster.local
+clusterDNS: [$CLUSTER_DNS]
 authentication: {anonymous: {enabled: false}, webhook: {enabled: true}, x509: {clientCAFile: $CLUSTER_DIR/pki/ca.crt}}
 authorization: {mode: Webhook}
 # Of a node that is a part of a machine.
@@ -155,7 +161,7 @@ cluster_start() { # RUNTIME NODES
     local runtime=$1 nodes=$2 number set tool
     [ ! -e "$CLUSTER_DIR" ] || { echo "cluster: $CLUSTER_DIR exists: there is one already" >&2; return 1; }
     mkdir -p "$CLUSTER_DIR"/{nodes,pids,log,tools}
-    for set in etcd kubelet kubernetes; do
+    for set in etcd coredns kubelet kubernetes; do
         tool=$("$TESTS/conformance/build-tools" "$set")
         echo "$tool" >"$CLUSTER_DIR/tools/$set"
     done
@@ -183,14 +189,32 @@ cluster_start() { # RUNTIME NODES
         cluster_kubectl get serviceaccount default
 }
 
-# Kubelets first, so that none starts again what is taken away; then pods, while their runtime is
-# there; the first node last, which has the control plane.
+# Kubelets among them, so that none starts again what is taken away. Nothing of theirs is kept.
+cluster_processes_end() {
+    local name
+    for name in "$CLUSTER_DIR"/pids/*; do
+        [ ! -e "$name" ] || kill -KILL "$(<"$name")" 2>/dev/null || true
+        rm -f "$name"
+    done
+}
+
+cluster_leaks() {
+    local name code=0
+    cluster_processes_end
+    for name in $(cluster_names); do
+        cluster_on "$name"
+        node_clean
+        echo "$name:"
+        in_node "$TESTS/tools/leak-check" compare "$NODE_DIR/before.json" --settle 10 || code=1
+    done
+    return "$code"
+}
+
+# Pods go while their runtime is there; the first node last, which has the control plane.
 cluster_stop() {
     local name
     [ -z "$CLUSTER_STARTING" ] || node_save >"$CLUSTER_DIR/nodes/$CLUSTER_STARTING"
-    for name in "$CLUSTER_DIR"/pids/*; do
-        [ ! -e "$name" ] || kill "$(<"$name")" 2>/dev/null || true
-    done
+    cluster_processes_end
     for name in $(cluster_names | tac); do
         cluster_on "$name"
         node_clean

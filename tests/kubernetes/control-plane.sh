@@ -27,6 +27,7 @@ cluster_keys() { # NODES
     cluster_user "$CLUSTER_DIR/kube-scheduler.kubeconfig" system:kube-scheduler
     cluster_user "$CLUSTER_DIR/kube-controller-manager.kubeconfig" system:kube-controller-manager
     cluster_user "$CLUSTER_DIR/kube-proxy.kubeconfig" system:kube-proxy
+    cluster_user "$CLUSTER_DIR/coredns.kubeconfig" coredns system:masters
     for number in $(seq "$1"); do
         cluster_user "$CLUSTER_DIR/node$number.kubeconfig" "system:node:node$number" system:nodes
     done
@@ -88,6 +89,23 @@ cluster_control_plane_await() {
         --kubeconfig "$CLUSTER_DIR/kube-scheduler.kubeconfig" --leader-elect=false \
         --authentication-kubeconfig "$CLUSTER_DIR/kube-scheduler.kubeconfig" \
         --authorization-kubeconfig "$CLUSTER_DIR/kube-scheduler.kubeconfig"
+    cluster_name_server_start
+}
+
+# At the first node's address, for the names of Services and pods; no others.
+cluster_name_server_start() {
+    cat >"$CLUSTER_DIR/Corefile" <<EOF
+.:53 {
+    bind $CLUSTER_DNS
+    errors
+    kubernetes cluster.local in-addr.arpa ip6.arpa {
+        kubeconfig $CLUSTER_DIR/coredns.kubeconfig joey
+        pods insecure
+    }
+    loadbalance
+}
+EOF
+    cluster_spawn coredns "$(cluster_tool coredns coredns)" -conf "$CLUSTER_DIR/Corefile"
 }
 
 cluster_proxy_start() { # NODE

@@ -50,21 +50,26 @@ def memory_hog_is_oom_killed(cluster, space):
     expect((ended["reason"], ended["exitCode"]) == ("OOMKilled", 137), f"it ended as {ended}")
 
 
+def usage_of(space, node):
+    """What the node's summary says of the namespace's first pod; None as long as it has none."""
+    done = space.try_kubectl("get", "--raw", f"/api/v1/nodes/{node}/proxy/stats/summary")
+    if done.returncode != 0:
+        return None
+    return next((found for found in json.loads(done.stdout)["pods"]
+                 if found["podRef"]["namespace"] == space.name and found.get("containers")), None)
+
+
 def usage_is_reported(cluster, space):
     space.run(pod("busy", container(command="while :; do :; done",
                                     resources={"limits": {"cpu": "100m"}})))
-
-    def usage():
-        summary = space.kubectl("get", "--raw", f"/api/v1/nodes/{node}/proxy/stats/summary")
-        for found in json.loads(summary)["pods"]:
-            if found["podRef"]["namespace"] == space.name and found.get("containers"):
-                one = found["containers"][0]
-                if one.get("cpu", {}).get("usageNanoCores") and one["memory"]["workingSetBytes"]:
-                    return one
-        return None
     node = space.get("pod", "busy")["spec"]["nodeName"]
-    used = eventually("the summary has the pod", usage)["cpu"]["usageNanoCores"] / 1e6
-    expect(used < 130, f"of 100 thousandths of a CPU it uses {used}")
+
+    def used():
+        found = usage_of(space, node)
+        one = found["containers"][0] if found else {}
+        return one.get("memory", {}).get("workingSetBytes") and one["cpu"].get("usageNanoCores")
+    cores = eventually("the summary has the pod", used) / 1e6
+    expect(cores < 130, f"of 100 thousandths of a CPU it uses {cores}")
     eventually("the metrics have the container", lambda: f'namespace="{space.name}"' in
                space.kubectl("get", "--raw", f"/api/v1/nodes/{node}/proxy/metrics/resource"))
 

@@ -117,12 +117,15 @@ def rotated_logs_lose_nothing(cluster, space):
     folder = next(Path(cluster.node_variable(NODE, "NODE_DATA")).glob(f"pod-logs/*_{uid}/main"))
 
     def seen():
-        found = []
+        text = ""
         for path in sorted(folder.iterdir(), key=lambda one: (one.name == "0.log", one.name)):
             # The kubelet compresses all but the last two.
             with (gzip.open if path.suffix == ".gz" else open)(path, "rt") as file:
-                found += [line.split(" ", 3)[3] for line in file.read().splitlines()]
-        return found
+                for line in file:
+                    _, _, tag, content = line.split(" ", 3)
+                    # A line may be told in parts.
+                    text += content.removesuffix("\n") if tag == "P" else content
+        return text.splitlines()
     eventually("all is written",
                lambda: space.kubectl("logs", "--tail=1", "talker") == "last\n")
     eventually("the log was rotated", lambda: len(list(folder.iterdir())) > 1)

@@ -56,6 +56,8 @@ def deployment_rolls_behind_a_service(cluster, space):
         seen.add(fetch(space, "client", address["clusterIP"]))
         return names <= seen
     eventually("every pod answers behind the Service", all_seen)
+    for name in ("web", f"web.{space.name}.svc.cluster.local"):
+        expect(fetch(space, "client", name) in names, f"the Service by the name {name}")
     for node in cluster.nodes:
         port = address["ports"][0]["nodePort"]
         expect(fetch(space, "client", f"192.0.2.{node.removeprefix('node')}:{port}") in names,
@@ -75,6 +77,8 @@ def statefulset_keeps_names_and_order(cluster, space):
     space.create(service("db", clusterIP="None"),
                  workload("StatefulSet", "db", 3, [SERVER], serviceName="db"))
     space.kubectl("rollout", "status", "statefulset/db", "--timeout=90s")
+    eventually("a pod is found by its name",
+               lambda: fetch(space, "db-0", "db-2.db:8080") == "db-2")
     started = [space.status(f"db-{number}")["startTime"] for number in range(3)]
     expect(started == sorted(started), f"started at {started}")
     expect(space.shell("db-1", "hostname", "server") == "db-1", "the hostname")
