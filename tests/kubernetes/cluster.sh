@@ -89,29 +89,32 @@ cluster_node_start() { # NUMBER RUNTIME
     # range of pods' addresses and a folder of its own for images.
     in_node "$TESTS/tools/leak-check" save "$NODE_DIR/before.json" --node "$NODE_HOLDER" \
         --only processes,mounts,netns,links,files --dir "$NODE_DATA/root" --dir "$NODE_DIR/state" \
-        --ignore '/kubelet/' --ignore '^[0-9]+ joeyd ' --ignore '^(joey0|to[0-9]|wire)$' \
+        --ignore '/kubelet/' --ignore '^[0-9]+ joeyd ' --ignore '^joey0$' \
         --ignore '/network/pod-cidr$' --ignore '/images/staging/[0-9a-f]+$'
 }
 
-# Joins this node's network to the first one's, and tells the others where its pods are.
+# Tells this node where the others' pods are, and them where its own are.
 cluster_node_join() { # NUMBER
     local number=$1 other
     node_save >"$CLUSTER_DIR/nodes/node$number"
     CLUSTER_STARTING=''
-    if [ "$number" != 1 ]; then
-        local peer=$NODE_HOLDER
-        cluster_on node1
-        in_node ip link add "to$number" type veth peer name wire netns "$peer"
-        in_node ip link set "to$number" master up0 up
-        cluster_on "node$number"
-        in_node ip link set wire master up0 up
-    fi
     for other in $(seq $((number - 1))); do
         in_node ip route add "10.244.$other.0/24" via "192.0.2.$other"
         cluster_on "node$other"
         in_node ip route add "10.244.$number.0/24" via "192.0.2.$number"
         cluster_on "node$number"
     done
+}
+
+# Between the nodes, and none of them: what a node redirects to where it came from would not leave a
+# bridge of its own again.
+cluster_switch_start() {
+    unshare --net -- setsid sh -c 'ip link add switch type bridge && ip link set switch up && echo ready &&
+        exec sleep infinity' >"$CLUSTER_DIR/log/switch.log" 2>&1 </dev/null &
+    NODE_SWITCH=$!
+    disown
+    echo "$NODE_SWITCH" >"$CLUSTER_DIR/switch"
+    cluster_await "no network between nodes" "$NODE_SWITCH" 10 grep ready "$CLUSTER_DIR/log/switch.log"
 }
 
 cluster_kubelet_start() { # NODE
@@ -166,6 +169,7 @@ cluster_start() { # RUNTIME NODES
         echo "$tool" >"$CLUSTER_DIR/tools/$set"
     done
     cluster_keys "$nodes"
+    cluster_switch_start
 
     cluster_node_start 1 "$runtime"
     cluster_node_join 1
@@ -220,5 +224,6 @@ cluster_stop() {
         node_clean
         node_stop
     done
+    [ ! -e "$CLUSTER_DIR/switch" ] || kill -KILL "$(<"$CLUSTER_DIR/switch")" 2>/dev/null || true
     rm -rf --one-file-system "$CLUSTER_DIR"
 }

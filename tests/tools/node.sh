@@ -19,7 +19,8 @@
 #   node_stop                    ends every process of the node and removes its folders
 #
 # Set before node_start where several nodes make a network: NODE_ADDRESS, NODE_POD_NETWORK (all pods'
-# addresses) and NODE_POD_SUBNET (this node's). NODE_REGISTRY is where the node's registry listens,
+# addresses), NODE_POD_SUBNET (this node's), and NODE_SWITCH, a process in a network namespace with the
+# bridge `switch` that the nodes are joined to. NODE_REGISTRY is where the node's registry listens,
 # NODE_IMAGES which sets of images it has.
 #
 # The host is not touched but for cgroups and the folders /run/joey-test.* and
@@ -33,6 +34,7 @@ NODE_IMAGES=${NODE_IMAGES:-conformance}
 NODE_ADDRESS=${NODE_ADDRESS:-192.0.2.1}
 NODE_POD_NETWORK=${NODE_POD_NETWORK:-}
 NODE_POD_SUBNET=${NODE_POD_SUBNET:-10.88.0.0/16}
+NODE_SWITCH=${NODE_SWITCH:-}
 
 NODE_HOLDER='' NODE_RUNTIME_PID='' NODE_DIR='' NODE_DATA='' NODE_SOCKET='' NODE_GROUP=''
 # The ends of the names of all nodes that this shell started.
@@ -98,9 +100,14 @@ node_start() {
         kill -0 "$NODE_HOLDER" 2>/dev/null || { cat "$NODE_DIR/holder" >&2; return 1; }
         sleep 0.02
     done
+    if [ -n "$NODE_SWITCH" ]; then
+        in_node ip link add up0 type veth peer name "to${NODE_DIR##*.}" netns "$NODE_SWITCH"
+        nsenter --target "$NODE_SWITCH" --net -- ip link set "to${NODE_DIR##*.}" master switch up
+    else
+        in_node ip link add up0 type bridge
+    fi
     in_node sh -e <<EOF
 ip link set lo up
-ip link add up0 type bridge
 ip address add $NODE_ADDRESS/24 dev up0
 ip link set up0 up
 ip route add default via 192.0.2.254
