@@ -13,7 +13,7 @@ E2E = "e2e-test-images/"
 
 # What agnhost's Dockerfile installs, by Debian's names.
 AGNHOST_PACKAGES = ["bash", "bind9-dnsutils", "curl", "iperf", "iproute2", "netcat-openbsd",
-                    "util-linux"]
+                    "libc-bin", "util-linux"]
 # Nothing reads it.
 LEFT_OUT = ("usr/share/doc/", "usr/share/locale/", "usr/share/man/", "usr/share/bash-completion/")
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 import time
 
 from kube import AGNHOST, container, eventually, expect, pod
@@ -67,6 +68,10 @@ def evented_pleg(cluster, space):
         space.wait_phase("short", "Succeeded", 30)
         took = time.monotonic() - began
         expect(took < 15, f"that a container has ended was noticed after {took:.0f} s")
+        # Without a stream of events it would look by itself, as without the gate.
+        metrics = space.kubectl("get", "--raw", f"/api/v1/nodes/{NODE}/proxy/metrics")
+        expect(re.search(r"^kubelet_evented_pleg_connection_latency_seconds_count [1-9]", metrics, re.M),
+               "the kubelet gets no events")
         space.delete("pod", "--all")
 
 
