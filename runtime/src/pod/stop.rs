@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use joey_network::{DetachRequest, netns};
-use joey_shim_client::Shim;
+use joey_shim_client::{Shim, ShimError};
 
 use crate::config::netns_path;
 use crate::container::START_FAILED_CODE;
@@ -147,8 +147,12 @@ impl Runtime {
             // A daemon that was killed between the spawn and the record left only the socket.
             None => match Shim::connect(&folder).await {
                 Ok(shim) => Some(Arc::new(shim)),
-                Err(error) if error.is_gone() || pod.record().shim.is_some() => None,
-                Err(error) => return Err(Error::step("find the pod's shim", error)),
+                // It runs, and only itself could say who it is.
+                Err(error @ ShimError::TimedOut { .. }) if pod.record().shim.is_none() => {
+                    return Err(Error::step("find the pod's shim", error));
+                }
+                // Absent, or about to end.
+                Err(_) => None,
             },
         };
         let process = pod.record().shim.or_else(|| {
