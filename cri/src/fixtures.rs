@@ -37,6 +37,7 @@ pub(crate) fn pod_record() -> PodRecord {
             }),
             ..PodConfig::default()
         },
+        overlays: vec![],
         state: PodState::Ready,
         created_at: 77,
         network: Some(Attachment {
@@ -109,7 +110,9 @@ pub(crate) fn container_record() -> ContainerRecord {
         }),
         poststop_done: false,
         unsynced: false,
+        asked: None,
         exit: None,
+        overlays: vec![],
         launch: Launch {
             stop_signal: 3,
             ..Launch::default()

@@ -1,6 +1,7 @@
 //! UpdateContainerResources.
 
 use joey_proto::cri::{UpdateContainerResourcesRequest, UpdateContainerResourcesResponse};
+use joey_runtime::LiveUpdate;
 
 use crate::operation::detached;
 use crate::request;
@@ -14,14 +15,13 @@ pub(crate) async fn serve(
 ) -> Result<UpdateContainerResourcesResponse> {
     let container = service.container(&request.container_id)?;
     let resources = request::required(request.linux, "linux")?;
-    let resources = request::resources(&resources)?;
-    let annotations = request::sorted(request.annotations);
+    let update = LiveUpdate {
+        resources: request::resources(&resources)?,
+        annotations: request::sorted(request.annotations),
+        reason: "UpdateContainerResources".to_owned(),
+        ..LiveUpdate::default()
+    };
     let runtime = service.runtime.clone();
-    detached(async move {
-        Ok(runtime
-            .update_resources(container.id(), resources, annotations)
-            .await?)
-    })
-    .await?;
+    detached(async move { Ok(runtime.update_container(container.id(), update).await?) }).await?;
     Ok(UpdateContainerResourcesResponse {})
 }

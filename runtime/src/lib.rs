@@ -40,5 +40,6 @@ pub use features::Features;
 pub use layers::LayerUsage;
 pub use objects::{Container, Pod};
 pub use recorded::Recorded;
+pub use resources::{LiveUpdate, Overlay};
 pub use runtime::{Handler, Runtime, RuntimeInfo};
 pub use stats::{ContainerStats, ContainerUsage, PodStats};

@@ -141,6 +141,7 @@ impl Container {
         self.change(|record| {
             record.started = None;
             record.exit = None;
+            record.asked = None;
             record.poststop_done = false;
         });
         life.number += 1;

@@ -48,6 +48,7 @@ impl Runtime {
         }
         let pods = self.all_pods();
         futures::future::join_all(pods.iter().map(|pod| self.recover_pod(pod))).await;
+        self.restore_limits().await;
         self.sweep().await;
         self.sweep_images().await;
         Ok(())
@@ -136,7 +137,7 @@ impl Runtime {
                 code: UNKNOWN_CODE,
                 at: ids::now(),
                 cause: Cause::NodeRebooted,
-                oom_kills: 0,
+                ..Exit::default()
             };
             let ended = container.end(container.life(), exit);
             let unsynced = starts_again && self.volatile_mark(container.id()).exists();

@@ -202,6 +202,16 @@ impl Client {
             .unwrap()
     }
 
+    /// The JSON of a container's verbose status.
+    pub async fn info(&self, id: &str) -> serde_json::Value {
+        let request = ContainerStatusRequest {
+            container_id: id.into(),
+            verbose: true,
+        };
+        let reply = self.runtime().container_status(request).await.unwrap();
+        serde_json::from_str(&reply.into_inner().info["info"]).unwrap()
+    }
+
     /// Waits for a container's end and returns its status.
     pub async fn ended(&self, id: &str) -> ContainerStatus {
         for _ in 0..600 {

@@ -11,6 +11,7 @@ mod disk;
 mod image;
 mod joey;
 mod leaks;
+pub mod limits;
 mod pods;
 mod registry;
 mod stand;

@@ -83,4 +83,17 @@ impl Stand {
         self.daemon.restart().await;
         self.client = self.daemon.client().await;
     }
+
+    /// What CreateContainer, or else StartContainer, says.
+    pub async fn refusal(
+        &self,
+        pod: &str,
+        container: &ContainerConfig,
+        config: &PodSandboxConfig,
+    ) -> tonic::Status {
+        match self.client.create(pod, container, config).await {
+            Ok(id) => self.client.start(&id).await.unwrap_err(),
+            Err(error) => error,
+        }
+    }
 }

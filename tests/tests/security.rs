@@ -57,19 +57,6 @@ async fn privileged_pod(node: &Stand, name: &str) -> (String, PodSandboxConfig) 
     (node.client.run_pod(&config).await, config)
 }
 
-/// What CreateContainer, or else StartContainer, says.
-async fn refusal(
-    node: &Stand,
-    pod: &str,
-    container: &ContainerConfig,
-    config: &PodSandboxConfig,
-) -> tonic::Status {
-    match node.client.create(pod, container, config).await {
-        Ok(id) => node.client.start(&id).await.unwrap_err(),
-        Err(error) => error,
-    }
-}
-
 struct Asked {
     add: &'static [&'static str],
     drop: &'static [&'static str],
@@ -148,7 +135,7 @@ async fn capabilities_are_the_default_with_what_is_added_and_dropped() {
         add_capabilities: words(&["FLY"]),
         ..Default::default()
     });
-    let error = refusal(&node, &pod, &container, &config).await;
+    let error = node.refusal(&pod, &container, &config).await;
     assert_eq!(error.code(), Code::InvalidArgument, "{error}");
     assert!(error.message().contains("FLY"), "{error}");
 
@@ -223,11 +210,11 @@ async fn users_and_groups_are_resolved_in_the_image_and_told_in_the_status() {
 
     let mut container = node.sleeper("unknown");
     security(&mut container).run_as_username = "mallory".into();
-    let error = refusal(&node, &pod, &container, &config).await;
+    let error = node.refusal(&pod, &container, &config).await;
     assert!(error.message().contains("mallory"), "{error}");
     let mut container = node.sleeper("group");
     security(&mut container).run_as_group = id(7);
-    let error = refusal(&node, &pod, &container, &config).await;
+    let error = node.refusal(&pod, &container, &config).await;
     assert_eq!(error.code(), Code::InvalidArgument, "{error}");
     assert!(error.message().contains("run_as_group"), "{error}");
 
@@ -528,7 +515,7 @@ async fn a_privileged_container_has_the_nodes_devices_and_nothing_masked() {
     let plain_pod = node.client.run_pod(&plain).await;
     let mut container = node.sleeper("main");
     security(&mut container).privileged = true;
-    let error = refusal(&node, &plain_pod, &container, &plain).await;
+    let error = node.refusal(&plain_pod, &container, &plain).await;
     assert_eq!(error.code(), Code::InvalidArgument, "{error}");
 
     node.client.remove_pod(&plain_pod).await;
@@ -560,19 +547,21 @@ async fn labels_that_the_kernel_can_not_give_are_refused_and_the_defaults_pass()
     let mut refused = Vec::new();
     let mut container = node.sleeper("selinux");
     security(&mut container).selinux_options = Some(label.clone());
-    refused.push((refusal(&node, &pod, &container, &config).await, "SELinux"));
+    refused.push((node.refusal(&pod, &container, &config).await, "SELinux"));
     let mut wrong = node.pod_config("selinux");
     pod_security(&mut wrong).selinux_options = Some(label);
     refused.push((pod_refusal(&node, wrong).await, "SELinux"));
     let mut container = node.sleeper("apparmor");
     security(&mut container).apparmor = Some(local.clone());
     refused.push((
-        refusal(&node, &pod, &container, &config).await,
+        node.refusal(&pod, &container, &config).await,
         "no-such-profile",
     ));
     let (privileged, privileged_config) = privileged_pod(&node, "privileged").await;
     security(&mut container).privileged = true;
-    let error = refusal(&node, &privileged, &container, &privileged_config).await;
+    let error = node
+        .refusal(&privileged, &container, &privileged_config)
+        .await;
     refused.push((error, "no-such-profile"));
     node.client.remove_pod(&privileged).await;
     let mut wrong = node.pod_config("apparmor");

@@ -79,7 +79,7 @@ fn threads(samples: &mut Samples<'_>, stats: &ContainerStats, pids: &[i32]) {
 }
 
 fn spec(samples: &mut Samples<'_>, record: &ContainerRecord) {
-    let resources = &record.config.resources;
+    let resources = &record.resources();
     for (metric, value) in [
         (
             &metric::SPEC_CPU_PERIOD,

@@ -1,5 +1,6 @@
 //! Containers in lists and statuses.
 
+use joey_cgroup::Resources;
 use joey_proto::cri;
 use joey_runtime::model::{
     Cause, ContainerRecord, ContainerState, Exit, Mount, MountSource, Propagation,
@@ -8,9 +9,6 @@ use joey_runtime::model::{
 use super::pod::id_mappings;
 use super::{resources, unsorted};
 use crate::request::signal_from_name;
-
-/// What ends a process that was killed.
-const KILLED: i32 = 137;
 
 /// The names a container's image has now; empty where the image is gone.
 #[derive(Debug, Clone, Default)]
@@ -88,7 +86,7 @@ pub(crate) fn container_status(
             .map(|path| path.to_string_lossy().into_owned())
             .unwrap_or_default(),
         resources: Some(cri::ContainerResources {
-            linux: Some(resources(&config.resources, config.oom_score_adj)),
+            linux: Some(resources(&in_force(record, state), config.oom_score_adj)),
             windows: None,
         }),
         image_id: config.image.id.clone(),
@@ -100,6 +98,15 @@ pub(crate) fn container_status(
             }),
         }),
         stop_signal: stop_signal(record) as i32,
+    }
+}
+
+/// What the kernel has of a running container's limits, else what it is to have.
+pub(crate) fn in_force(record: &ContainerRecord, state: ContainerState) -> Resources {
+    let recorded = record.resources();
+    match state {
+        ContainerState::Running => record.cgroup.in_force(&recorded),
+        _ => recorded,
     }
 }
 
@@ -137,23 +144,13 @@ fn image_ref(record: &ContainerRecord, names: &ImageNames) -> String {
 /// itself: Kubernetes puts it before the application's own termination message.
 fn reason(exit: &Exit) -> (&'static str, String) {
     match &exit.cause {
-        Cause::OutOfMemory => ("OOMKilled", out_of_memory(exit)),
-        // A wrapper that reports its child's death by SIGKILL.
-        Cause::Exit if exit.code == KILLED && exit.oom_kills > 0 => {
-            ("OOMKilled", out_of_memory(exit))
-        }
         Cause::Exit if exit.code == 0 => ("Completed", String::new()),
         Cause::Exit | Cause::Signal(_) => ("Error", String::new()),
-        Cause::StartFailed(why) => ("StartError", why.clone()),
-        Cause::ShimLost => ("ShimLost", "the pod's monitor ended".to_owned()),
-        Cause::NodeRebooted => ("NodeRebooted", "the node was restarted".to_owned()),
+        Cause::OutOfMemory => ("OOMKilled", exit.reason()),
+        // As containerd has it.
+        Cause::StartFailed(_) => ("StartError", exit.reason()),
+        Cause::ShimLost | Cause::NodeRebooted => ("Error", exit.reason()),
     }
-}
-
-fn out_of_memory(exit: &Exit) -> String {
-    let count = exit.oom_kills.max(1);
-    let processes = if count == 1 { "process" } else { "processes" };
-    format!("the container reached its memory limit, {count} {processes} killed")
 }
 
 /// The signal asked for, else the image's, else SIGTERM.

@@ -4,9 +4,10 @@ use std::collections::HashMap;
 
 use joey_image::Image;
 use joey_runtime::RuntimeInfo;
-use joey_runtime::model::{ContainerRecord, PodRecord};
+use joey_runtime::model::{ContainerRecord, Exit, PodRecord};
 use serde_json::{Value, json};
 
+use super::container::in_force;
 use crate::service::Options;
 
 type Info = HashMap<String, String>;
@@ -29,6 +30,7 @@ pub(crate) fn pod_info(pod: &PodRecord) -> Info {
             "network": value(&pod.network),
             "runtimeHandler": pod.config.runtime_handler,
             "cause": pod.cause,
+            "resources": { "overlays": value(&pod.overlays) },
             "config": value(&pod.config),
         }),
     )
@@ -49,7 +51,13 @@ pub(crate) fn container_info(container: &ContainerRecord) -> Info {
             "sandboxID": container.pod_id,
             "pid": container.started.as_ref().map_or(0, |started| started.pid),
             "cgroup": container.cgroup.path(),
+            "resources": {
+                "base": value(&container.config.resources),
+                "overlays": value(&container.overlays),
+                "inForce": value(&in_force(container, container.state())),
+            },
             "exit": value(&container.exit),
+            "exitReason": container.exit.as_ref().map(Exit::reason),
             "config": config,
         }),
     )

@@ -12,7 +12,7 @@ use joey_runtime::model::{
 };
 use serde_json::{Map, Value, json};
 
-use super::list_containers::{network_name, reason, state_name};
+use super::list_containers::{network_name, state_name};
 use super::status::Failure;
 use super::{AUTO_REMOVE, State};
 
@@ -114,7 +114,8 @@ fn state_json(record: &ContainerRecord) -> Value {
         "Pid": started.filter(|_| running).map_or(0, |started| started.pid),
         "ExitCode": exit.map_or(0, |exit| exit.code),
         "OOMKilled": exit.is_some_and(|exit| exit.cause == Cause::OutOfMemory),
-        "Error": exit.map(reason).unwrap_or_default(),
+        "Error": exit.map(Exit::reason).unwrap_or_default(),
+        "End": exit,
         "StartedAt": started.map_or_else(|| NEVER.to_owned(), |started| time(started.at)),
         "FinishedAt": exit.map_or_else(|| NEVER.to_owned(), |exit: &Exit| time(exit.at)),
     })
@@ -148,7 +149,12 @@ fn mount_json(mount: &Mount) -> Value {
 
 fn host_config(record: &ContainerRecord, pod: Option<&PodRecord>) -> Value {
     let config = &record.config;
-    let (resources, security) = (&config.resources, &config.security);
+    let security = &config.security;
+    let recorded = record.resources();
+    let resources = match record.state() {
+        ContainerState::Running => record.cgroup.in_force(&recorded),
+        _ => recorded,
+    };
     json!({
         "NetworkMode": pod.map(network_name),
         "AutoRemove": pod.is_some_and(|pod| pod.config.annotations.contains_key(AUTO_REMOVE)),
@@ -160,6 +166,13 @@ fn host_config(record: &ContainerRecord, pod: Option<&PodRecord>) -> Value {
         "CpuShares": resources.cpu_shares.unwrap_or(0),
         "CpuPeriod": resources.cpu_period.unwrap_or(0),
         "CpuQuota": resources.cpu_quota.unwrap_or(0),
+        "CpusetCpus": resources.cpuset_cpus,
+        "CpusetMems": resources.cpuset_mems,
+        "MemorySwap": resources.memory_swap.unwrap_or(0),
+        "MemoryReservation": resources.memory_reservation.unwrap_or(0),
+        "PidsLimit": resources.pids_limit.unwrap_or(0),
+        "BlkioWeight": resources.blkio_weight.unwrap_or(0),
+        "Resources": { "Base": config.resources, "Overlays": record.overlays, "InForce": resources },
         "LogConfig": config.log_rotation.map(|rotation| json!({
             "max-size": rotation.max_bytes,
             "max-file": rotation.max_files,

@@ -26,7 +26,12 @@ pub async fn kill(
         .ok_or_else(|| Failure::Invalid(format!("{} is no signal", request.signal)))?;
     let record = container.record();
     match (&record.started, record.state()) {
-        (Some(started), ContainerState::Running) => send(started, signal)?,
+        (Some(started), ContainerState::Running) => {
+            if ends_processes(signal) {
+                state.runtime.note_stop(&container, signal.as_raw());
+            }
+            send(started, signal)?;
+        }
         _ => {
             return Err(Failure::WrongState(format!(
                 "container {} is not running",
@@ -42,6 +47,19 @@ pub async fn kill(
         }
     }
     Ok(KillContainerResponse {})
+}
+
+/// Whether it is sent to end a process: the others tell it something.
+fn ends_processes(signal: Signal) -> bool {
+    [
+        Signal::KILL,
+        Signal::TERM,
+        Signal::INT,
+        Signal::QUIT,
+        Signal::HUP,
+        Signal::ABORT,
+    ]
+    .contains(&signal)
 }
 
 /// A named signal, or a real-time one. What is between them the C library keeps to itself.

@@ -3,7 +3,7 @@
 use joey_proto::api::{self, ListContainersResponse, PortMapping};
 use joey_runtime::Container;
 use joey_runtime::model::{
-    Cause, ContainerRecord, ContainerState, Exit, NamespaceMode, PodRecord, Protocol,
+    ContainerRecord, ContainerState, Exit, NamespaceMode, PodRecord, Protocol,
 };
 
 use super::State;
@@ -40,7 +40,7 @@ fn describe(state: &State, container: &Container) -> api::Container {
         started_at: started.map_or(0, |started| started.at),
         finished_at: exit.map_or(0, |exit| exit.at),
         exit_code: exit.map_or(0, |exit| exit.code),
-        reason: exit.map(reason).unwrap_or_default(),
+        reason: exit.map(Exit::reason).unwrap_or_default(),
         ip: pod.as_deref().map(address).unwrap_or_default(),
         ports: pod.as_deref().map(ports).unwrap_or_default(),
         labels: record.config.labels.clone().into_iter().collect(),
@@ -97,16 +97,4 @@ fn ports(pod: &PodRecord) -> Vec<PortMapping> {
             .to_owned(),
         })
         .collect()
-}
-
-/// Why a container ended, in words; empty for an end by itself.
-pub fn reason(exit: &Exit) -> String {
-    match &exit.cause {
-        Cause::Exit => String::new(),
-        Cause::Signal(signal) => format!("ended by signal {signal}"),
-        Cause::OutOfMemory => "out of memory".into(),
-        Cause::StartFailed(why) => why.clone(),
-        Cause::ShimLost => "its monitor was lost".into(),
-        Cause::NodeRebooted => "the node restarted".into(),
-    }
 }

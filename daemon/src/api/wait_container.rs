@@ -6,7 +6,6 @@ use joey_runtime::model::ContainerState;
 use tokio::sync::broadcast::error::RecvError;
 
 use super::State;
-use super::list_containers::reason;
 use super::status::Failure;
 
 /// Waits.
@@ -26,7 +25,7 @@ pub async fn wait(
     let exit = state.runtime.wait_container(container.id()).await?;
     Ok(WaitContainerResponse {
         exit_code: exit.code,
-        reason: reason(&exit),
+        reason: exit.reason(),
     })
 }
 

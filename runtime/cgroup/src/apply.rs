@@ -5,6 +5,7 @@ use std::io;
 
 use crate::files::{self, FileError};
 use crate::plan::{PlanError, Restore, Write};
+use crate::same;
 use crate::systemd::SystemdError;
 
 /// Limits could not be brought into force. What was in force before still is.
@@ -27,6 +28,14 @@ pub enum UpdateError {
         /// Why.
         #[source]
         source: SystemdError,
+    },
+    /// A lower memory limit would kill.
+    #[error("{usage} bytes of memory are in use and can't be reclaimed below a limit of {limit}")]
+    MemoryInUse {
+        /// Bytes.
+        usage: u64,
+        /// Bytes.
+        limit: u64,
     },
     /// The worker was lost: the process is ending.
     #[error("the worker that writes cgroup files is gone")]
@@ -77,6 +86,7 @@ pub(crate) fn apply(writes: Vec<Write>, old_values: Old) -> Result<Undo, UpdateE
     let mut refused = 0;
     while let Some(write) = pending.pop_front() {
         let old = match old_values {
+            Old::Keep if same::is_in_force(&write) => continue,
             Old::Keep => old_value(&write),
             Old::Ignore => None,
         };
@@ -97,6 +107,38 @@ pub(crate) fn apply(writes: Vec<Write>, old_values: Old) -> Result<Undo, UpdateE
         }
     }
     Ok(undo)
+}
+
+/// Writes what is not in force, as far as the kernel takes it: the names of the files whose content
+/// changed, and the first refusal.
+pub(crate) fn force(writes: Vec<Write>) -> (Vec<String>, Option<UpdateError>) {
+    let (mut changed, mut failed) = (Vec::new(), None);
+    let mut refused = 0;
+    let mut pending: VecDeque<Write> = writes.into();
+    while let Some(write) = pending.pop_front() {
+        if same::is_in_force(&write) {
+            continue;
+        }
+        let before = files::read(&write.path).ok();
+        match files::write(&write.path, &write.value) {
+            Ok(()) => {
+                refused = 0;
+                // Some values come back in other words each time.
+                if files::read(&write.path).ok() != before {
+                    changed.push(write.setting());
+                }
+            }
+            Err(error) if write.optional && files::is_gone(&error) => {}
+            Err(error) if depends_on_another(&error) && refused < pending.len() => {
+                refused += 1;
+                pending.push_back(write);
+            }
+            Err(error) => {
+                failed.get_or_insert_with(|| explain(&write, error));
+            }
+        }
+    }
+    (changed, failed)
 }
 
 fn depends_on_another(error: &io::Error) -> bool {
@@ -196,6 +238,22 @@ mod tests {
             error,
             UpdateError::Plan(PlanError::MissingFile { setting }) if setting == "memory.zswap.max"
         ));
+    }
+
+    #[test]
+    fn what_is_refused_keeps_nothing_else_from_being_forced() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        fs::write(path("pids.max"), "9").unwrap();
+        fs::write(path("cpu.weight"), "55").unwrap();
+        let writes = vec![
+            Write::new("memory", path("memory.max"), "1"),
+            Write::new("cpu", path("cpu.weight"), "55"),
+            Write::new("pids", path("pids.max"), "7"),
+        ];
+        let (changed, failed) = force(writes);
+        assert_eq!(changed, ["pids.max"]);
+        assert!(failed.unwrap().to_string().contains("memory.max"));
     }
 
     #[test]

@@ -29,6 +29,34 @@ pub(crate) fn apply(layout: &Layout, path: &Path, rules: &[DeviceRule]) -> Resul
     apply_v1(&root.join(path), rules)
 }
 
+/// Puts the rules into force where others are; whether they were. On v2 nobody but us changes our
+/// program.
+pub(crate) fn restore(
+    layout: &Layout,
+    path: &Path,
+    rules: &[DeviceRule],
+) -> Result<bool, FileError> {
+    let Some(root) = layout.v1_root("devices") else {
+        return Ok(false);
+    };
+    let dir = root.join(path);
+    let list = dir.join("devices.list");
+    let read = || files::read(&list).map_err(|e| FileError::new("read", &list, e));
+    let before = read()?;
+    if steps(&before, rules).is_empty() || (is_total(rules) && before.starts_with('a')) {
+        return Ok(false);
+    }
+    apply_v1(&dir, rules)?;
+    Ok(read()? != before)
+}
+
+/// Everything is allowed, and nothing denied afterwards.
+fn is_total(rules: &[DeviceRule]) -> bool {
+    rules
+        .last()
+        .is_some_and(|rule| rule.allow && rule.is_total())
+}
+
 /// One step of v1.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Step {

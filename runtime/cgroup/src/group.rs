@@ -11,6 +11,7 @@ use crate::layout::{Layout, Version};
 use crate::path::Place;
 use crate::plan::{PlanError, Write};
 use crate::resources::Resources;
+use crate::shrink::{self, Held};
 use crate::{systemd, units, v1, v2};
 
 /// A handle to one group in every hierarchy. Making or dropping a handle touches nothing.
@@ -24,6 +25,15 @@ pub struct Group {
     /// Holds a new scope open; see [`Group::release`].
     #[serde(default)]
     pub(crate) keeper: Option<Keeper>,
+}
+
+/// What [`Group::restore`] found and did.
+#[derive(Debug, Default)]
+pub struct Restored {
+    /// The settings that were not as wanted and are now.
+    pub changed: Vec<String>,
+    /// The first that the kernel does not take back.
+    pub refused: Option<UpdateError>,
 }
 
 impl Group {
@@ -98,6 +108,50 @@ impl Group {
         Err(error)
     }
 
+    /// Makes limits right again that somebody else changed. What the kernel refuses keeps no other
+    /// from being restored.
+    ///
+    /// # Errors
+    /// Limits that this host can't have, or systemd refuses.
+    pub async fn restore(&self, wanted: &Resources) -> Result<Restored, UpdateError> {
+        let target = wanted.clone();
+        let restored = self.blocking(move |g| g.force(&target)).await??;
+        if let Some(unit) = self.unit.as_ref().filter(|_| !restored.changed.is_empty()) {
+            self.set_properties(unit, wanted).await?;
+        }
+        Ok(restored)
+    }
+
+    fn force(&self, wanted: &Resources) -> Result<Restored, UpdateError> {
+        if !self.exists() {
+            return Ok(Restored::default());
+        }
+        let _held = match self.make_room(wanted) {
+            Ok(held) => held,
+            Err(refused) => {
+                let others = Resources {
+                    memory_limit: None,
+                    memory_swap: None,
+                    ..wanted.clone()
+                };
+                let (changed, _) = apply::force(self.plan(&others)?);
+                let refused = Some(refused);
+                return Ok(Restored { changed, refused });
+            }
+        };
+        let (mut changed, mut refused) = apply::force(self.plan(wanted)?);
+        if let Some(rules) = &wanted.devices {
+            match devices::restore(&self.layout, &self.path, rules) {
+                Ok(true) => changed.push("devices".to_owned()),
+                Ok(false) => {}
+                Err(error) => {
+                    refused.get_or_insert(UpdateError::Devices(error));
+                }
+            }
+        }
+        Ok(Restored { changed, refused })
+    }
+
     /// Whether this host can have such limits at all; the kernel may still refuse a value.
     ///
     /// # Errors
@@ -118,6 +172,10 @@ impl Group {
 
     /// Files and device rules, in the calling thread. Shrinking memory may take long.
     pub(crate) fn apply(&self, wanted: &Resources, old: Old) -> Result<(), UpdateError> {
+        let _held = match old {
+            Old::Keep => self.make_room(wanted)?,
+            Old::Ignore => Held::default(),
+        };
         let undo = apply::apply(self.plan(wanted)?, old)?;
         if let Some(rules) = &wanted.devices
             && let Err(error) = devices::apply(&self.layout, &self.path, rules)
@@ -126,6 +184,23 @@ impl Group {
             return Err(UpdateError::Devices(error));
         }
         Ok(())
+    }
+
+    /// Before a v2 memory limit that may be lower than what is used.
+    fn make_room(&self, wanted: &Resources) -> Result<Held, UpdateError> {
+        let unified = wanted.unified.get("memory.max");
+        let limit = unified.map_or_else(
+            || {
+                wanted
+                    .memory_limit
+                    .and_then(|limit| u64::try_from(limit).ok())
+            },
+            |limit| limit.trim().parse().ok(),
+        );
+        match (self.layout.version(), self.unified_dir(), limit) {
+            (Version::V2, Some(dir), Some(limit @ 1..)) => shrink::make_room(&dir, limit),
+            _ => Ok(Held::default()),
+        }
     }
 
     fn plan(&self, wanted: &Resources) -> Result<Vec<Write>, PlanError> {

@@ -5,7 +5,8 @@ use std::path::Path;
 use crate::files;
 use crate::group::Group;
 use crate::layout::Version;
-use crate::resources::{Resources, shares_of_weight};
+use crate::resources::{Resources, shares_of_weight, weight_of_shares};
+use crate::same;
 
 /// v1 says "no limit" by the largest multiple of a page.
 pub(crate) const V1_UNLIMITED: u64 = 0x7fff_ffff_ffff_0000;
@@ -20,6 +21,50 @@ impl Group {
             (Version::V2, Some(dir)) => read_v2(&dir),
             _ => self.read_v1(),
         }
+    }
+
+    /// `recorded` where the kernel has just that, else what the kernel has: numbers that it rounds or
+    /// turns into others come back as they were asked for. What was not asked for is told where it
+    /// is a limit.
+    #[must_use]
+    pub fn in_force(&self, recorded: &Resources) -> Resources {
+        let kernel = self.read_back();
+        let mut told = recorded.clone();
+        let v2 = self.layout.version() == Version::V2;
+        let weight = |shares: u64| if v2 { weight_of_shares(shares) } else { shares };
+        let shares = |kept: &u64, asked: &u64| weight(*kept) == weight(*asked);
+        adopt(&mut told.cpu_shares, kernel.cpu_shares, shares);
+        adopt(&mut told.cpu_period, kernel.cpu_period, u64::eq);
+        adopt(&mut told.cpu_burst, kernel.cpu_burst, u64::eq);
+        let lists = |kept: &String, asked: &String| same::list(kept) == same::list(asked);
+        adopt(&mut told.cpuset_cpus, kernel.cpuset_cpus, lists);
+        adopt(&mut told.cpuset_mems, kernel.cpuset_mems, lists);
+        adopt(&mut told.memory_swap, kernel.memory_swap, same_bytes);
+        adopt(
+            &mut told.memory_reservation,
+            kernel.memory_reservation,
+            same_bytes,
+        );
+        for (told, kernel) in [
+            (&mut told.cpu_quota, kernel.cpu_quota),
+            (&mut told.memory_limit, kernel.memory_limit),
+            (&mut told.pids_limit, kernel.pids_limit),
+        ] {
+            if told.is_none() {
+                *told = kernel.filter(|limit| *limit >= 0);
+            }
+            adopt(told, kernel, same_bytes);
+        }
+        for (size, limit) in &mut told.hugepage_limits {
+            let found = kernel
+                .hugepage_limits
+                .iter()
+                .find(|(other, _)| other == size);
+            if let Some((_, found)) = found {
+                *limit = *found;
+            }
+        }
+        told
     }
 
     fn read_v1(&self) -> Resources {
@@ -52,6 +97,22 @@ impl Group {
                 .unwrap_or_default(),
             ..Resources::default()
         }
+    }
+}
+
+/// Takes the kernel's value for one that was asked for and is another now.
+fn adopt<T>(told: &mut Option<T>, kernel: Option<T>, same: impl Fn(&T, &T) -> bool) {
+    if let (Some(asked), Some(kept)) = (told.as_mut(), kernel)
+        && !same(&kept, asked)
+    {
+        *asked = kept;
+    }
+}
+
+fn same_bytes(kept: &i64, asked: &i64) -> bool {
+    match (u64::try_from(*kept), u64::try_from(*asked)) {
+        (Ok(kept), Ok(asked)) => same::is_rounded(kept, asked),
+        (kept, asked) => kept.is_err() && asked.is_err(),
     }
 }
 

@@ -32,6 +32,8 @@ pub struct Resources {
     pub memory_swap: Option<i64>,
     /// Bytes: v1's soft limit, v2's `memory.low`; −1 removes it.
     pub memory_reservation: Option<i64>,
+    /// Without a `memory_swap`: no swap at all, or (false) as much as there is.
+    pub no_swap: Option<bool>,
     /// 0 … 100; v1 only (v2 has no such setting per group).
     pub swappiness: Option<u64>,
     /// Tasks; −1 removes the limit.
@@ -213,7 +215,9 @@ impl Resources {
 
     /// `memory.swap.max` of v2: swap alone, `None` for "max".
     pub(crate) fn swap_alone(&self) -> Option<Option<u64>> {
-        let total = given(self.memory_swap)?;
+        let Some(total) = given(self.memory_swap) else {
+            return self.no_swap.map(|none| none.then_some(0));
+        };
         let limit = given(self.memory_limit).unwrap_or(0);
         if total < 0 {
             return Some(None);
@@ -236,7 +240,7 @@ pub(crate) fn given<N: Default + PartialEq>(value: Option<N>) -> Option<N> {
     clippy::cast_sign_loss,
     reason = "shares are at most 2^18 here and the result lies between 1 and 10,000"
 )]
-fn weight_of_shares(shares: u64) -> u64 {
+pub(crate) fn weight_of_shares(shares: u64) -> u64 {
     if shares <= 2 {
         return 1;
     }
@@ -296,6 +300,15 @@ mod tests {
         assert_eq!(swap(Some(-1), Some(-1)), Some(None));
         assert_eq!(swap(Some(100), None), None);
         assert_eq!(swap(Some(100), Some(0)), None);
+        let without_limit = |no_swap| {
+            Resources {
+                no_swap,
+                ..Resources::default()
+            }
+            .swap_alone()
+        };
+        assert_eq!(without_limit(Some(true)), Some(Some(0)));
+        assert_eq!(without_limit(Some(false)), Some(None));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::files;
 use crate::layout::Layout;
 use crate::plan::{PlanError, Write, checked_page_size, max_or};
 use crate::resources::{Resources, ThrottleKind, given};
@@ -102,7 +103,12 @@ fn memory(dirs: &Dirs<'_>, wanted: &Resources, writes: &mut Vec<Write>) -> Resul
     if let Some(soft) = given(wanted.memory_reservation) {
         writes.push(dirs.write("memory", "memory.soft_limit_in_bytes", soft.max(-1))?);
     }
-    if let Some(swappiness) = wanted.swappiness {
+    // Without a limit of memory this is all that v1 has to keep a group from swap.
+    let swappiness = wanted.swappiness.or_else(|| match wanted.no_swap? {
+        true => Some(0),
+        false => files::read_number(Path::new("/proc/sys/vm/swappiness")),
+    });
+    if let Some(swappiness) = swappiness {
         writes.push(dirs.write("memory", "memory.swappiness", swappiness)?);
     }
     Ok(())
@@ -192,6 +198,19 @@ mod tests {
         ]
         .map(|(p, v)| (p.to_owned(), v.to_owned()));
         assert_eq!(planned(&wanted).unwrap(), expected);
+    }
+
+    #[test]
+    fn without_a_limit_no_swap_is_a_swappiness_of_0() {
+        let wanted = Resources {
+            no_swap: Some(true),
+            ..Resources::default()
+        };
+        let expected = (
+            "/c/memory/pods/a/memory.swappiness".to_owned(),
+            "0".to_owned(),
+        );
+        assert_eq!(planned(&wanted).unwrap(), [expected]);
     }
 
     #[test]

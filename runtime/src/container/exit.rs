@@ -5,12 +5,11 @@ use std::sync::Arc;
 use joey_proto::shim;
 use joey_shim_client::Shim;
 
+use super::reason::SIGKILL;
 use crate::events::EventKind;
-use crate::model::{Cause, Exit};
+use crate::model::{Cause, Exit, OomKill};
 use crate::objects::{Container, Pod};
 use crate::runtime::Runtime;
-
-const SIGKILL: i32 = 9;
 
 /// An end as its shim recorded it.
 pub(super) fn exit_from(exit: &shim::Exit) -> Exit {
@@ -22,11 +21,18 @@ pub(super) fn exit_from(exit: &shim::Exit) -> Exit {
         0 => Cause::Exit,
         signal => Cause::Signal(signal),
     };
+    let oom = (oom_kills > 0).then(|| OomKill {
+        kills_before: exit.oom_kills_before,
+        kills_after: exit.oom_kills,
+        ..OomKill::default()
+    });
     Exit {
         code: exit.code,
         at: exit.finished_at,
         cause,
         oom_kills,
+        oom,
+        ..Exit::default()
     }
 }
 
@@ -64,6 +70,7 @@ impl Runtime {
         exit: Exit,
     ) {
         let _finishing = container.finishing.lock().await;
+        let exit = self.explain(container, exit).await;
         if !container.end(life, exit) {
             return;
         }

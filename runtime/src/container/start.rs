@@ -94,7 +94,7 @@ impl Runtime {
                     code: START_FAILED_CODE,
                     at: ids::now(),
                     cause: Cause::StartFailed(error.chain()),
-                    oom_kills: 0,
+                    ..Exit::default()
                 };
                 container.end(container.life(), exit);
                 // A shim that answers too late or not at all may have started it.
@@ -139,6 +139,7 @@ impl Runtime {
         })?;
         let parent = self.cgroup_parent(&pod_record.config.cgroup_parent, pod.id());
         let resources = oci::cgroup_resources(&record.config)?;
+        self.make_limited_pod_group(pod).await?;
         let group = self
             .cgroups
             .create(&parent, &record.id, &resources)

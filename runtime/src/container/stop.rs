@@ -8,6 +8,7 @@ use joey_shim_client::{ExitRecord, Shim, read_exit_record};
 use tokio::time::Instant;
 
 use super::kill;
+use super::reason::SIGKILL;
 use crate::error::{Result, chain};
 use crate::ids;
 use crate::model::{Cause, ContainerState, Exit};
@@ -16,7 +17,6 @@ use crate::runtime::Runtime;
 
 /// Kubernetes does not bound a grace; the clock does.
 pub(super) const LONGEST_GRACE: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
-const SIGKILL: i32 = 9;
 const KILLED_CODE: i32 = 128 + SIGKILL;
 /// From the end of a process to the word of its shim, which may be short of CPU time or wait for a
 /// slow disk under the log. One that hangs keeps nobody waiting for longer.
@@ -57,6 +57,8 @@ impl Runtime {
         let due = |deadline: Option<Instant>| deadline.unwrap_or_else(Instant::now);
         let now_due = due(*deadline.borrow_and_update());
         if now_due > Instant::now() {
+            let signal = container.record().launch.stop_signal.cast_signed();
+            self.note_stop(container, signal);
             self.signal(container).await;
         }
         loop {
@@ -67,6 +69,7 @@ impl Runtime {
                 changed = deadline.changed() => if changed.is_err() { break },
             }
         }
+        self.note_stop(container, SIGKILL);
         self.kill_container(container).await
     }
 
@@ -134,7 +137,7 @@ impl Runtime {
                     code: KILLED_CODE,
                     at: ids::now(),
                     cause,
-                    oom_kills: 0,
+                    ..Exit::default()
                 }
             }
         };

@@ -7,7 +7,9 @@ use joey_cgroup::{Group, Resources};
 use serde::{Deserialize, Serialize};
 
 use crate::cdi::Edits;
+use crate::resources::{Overlay, compose};
 
+use super::end::{Exit, StopRequest};
 use super::{IdMapping, SecurityProfile, SelinuxOptions};
 
 /// Where a container's PID namespace comes from.
@@ -262,37 +264,6 @@ pub struct Started {
     pub user: ResolvedUser,
 }
 
-/// Why a container ended.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Cause {
-    /// By itself.
-    Exit,
-    /// By a signal.
-    Signal(i32),
-    /// By the kernel, for memory.
-    OutOfMemory,
-    /// It never started.
-    StartFailed(String),
-    /// Its pod's shim ended.
-    ShimLost,
-    /// The node restarted.
-    NodeRebooted,
-}
-
-/// How a container ended.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Exit {
-    /// 128 + the signal where one ended it.
-    pub code: i32,
-    /// ns since the epoch.
-    pub at: i64,
-    /// Why.
-    pub cause: Cause,
-    /// OOM kills in its cgroup during its life.
-    #[serde(default)]
-    pub oom_kills: u64,
-}
-
 /// What a container's init is, decided when the container was made: the image may go before the
 /// container does.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
@@ -319,8 +290,11 @@ pub struct ContainerRecord {
     pub id: String,
     /// Its pod.
     pub pod_id: String,
-    /// As asked for, resources as last updated.
+    /// As asked for; what limits it has is [`ContainerRecord::resources`].
     pub config: ContainerConfig,
+    /// On top of the limits asked for, the topmost last.
+    #[serde(default)]
+    pub overlays: Vec<Overlay>,
     /// ns since the epoch.
     pub created_at: i64,
     /// Its cgroup.
@@ -328,6 +302,9 @@ pub struct ContainerRecord {
     /// Set by a start.
     #[serde(default)]
     pub started: Option<Started>,
+    /// Who asked it to end, last.
+    #[serde(default)]
+    pub asked: Option<StopRequest>,
     /// Set by an end.
     #[serde(default)]
     pub exit: Option<Exit>,
@@ -352,9 +329,16 @@ pub struct ContainerRecord {
 }
 
 impl ContainerRecord {
-    /// The configuration with the edits of CDI devices on top.
+    /// The limits that were asked for with the overlays on top.
+    #[must_use]
+    pub fn resources(&self) -> Resources {
+        compose(&self.config.resources, &self.overlays)
+    }
+
+    /// The configuration with the overlays of its limits and the edits of CDI devices on top.
     pub(crate) fn effective(&self) -> ContainerConfig {
         let mut config = self.config.clone();
+        config.resources = self.resources();
         self.edits.apply(&mut config);
         config
     }

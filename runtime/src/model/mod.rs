@@ -3,13 +3,15 @@
 //! These types are persisted in records, so fields are only added, with a default.
 
 mod container;
+mod end;
 mod pod;
 
 pub use container::{
-    Capabilities, Cause, ContainerConfig, ContainerRecord, ContainerState, Device, Exit,
-    GroupPolicy, ImageIdentity, Launch, LogRotation, Mount, MountSource, PidMode, Propagation,
-    ResolvedUser, Security, Started, User,
+    Capabilities, ContainerConfig, ContainerRecord, ContainerState, Device, GroupPolicy,
+    ImageIdentity, Launch, LogRotation, Mount, MountSource, PidMode, Propagation, ResolvedUser,
+    Security, Started, User,
 };
+pub use end::{Actor, Cause, Exit, OomGroup, OomKill, StopRequest, Victim};
 pub use pod::{
     DnsConfig, IdMapping, NamespaceMode, Owner, PodConfig, PodRecord, PodSecurity, PodState,
     PortMapping, Process, Protocol, SecurityProfile, SelinuxOptions, UserNamespace,

@@ -7,6 +7,8 @@ use joey_cgroup::Resources;
 use joey_network::Attachment;
 use serde::{Deserialize, Serialize};
 
+use crate::resources::Overlay;
+
 /// Who asked for a pod, and so whose lists show it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
 pub enum Owner {
@@ -209,6 +211,9 @@ pub struct PodRecord {
     pub id: String,
     /// As asked for.
     pub config: PodConfig,
+    /// Limits of its own group, changed since it was asked for; the topmost last.
+    #[serde(default)]
+    pub overlays: Vec<Overlay>,
     /// Life-cycle state.
     pub state: PodState,
     /// ns since the epoch.

@@ -29,7 +29,8 @@ struct Node {
 /// The cgroup limits of a container, device rules included.
 pub(crate) fn cgroup_resources(config: &ContainerConfig) -> Result<Resources> {
     let mut resources = config.resources.clone();
-    resources.devices = Some(if has_host_devices(config) {
+    let added = resources.devices.take().unwrap_or_default();
+    let mut rules = if has_host_devices(config) {
         vec![DeviceRule::allow_all()]
     } else {
         let mut rules = default_devices();
@@ -48,14 +49,22 @@ pub(crate) fn cgroup_resources(config: &ContainerConfig) -> Result<Resources> {
             ));
         }
         rules
-    });
-    // No swap unless it is asked for: memory and swap together are the memory limit.
-    if resources.memory_swap.unwrap_or_default() == 0
-        && let Some(limit @ 1..) = resources.memory_limit
-    {
+    };
+    rules.extend(added);
+    resources.devices = Some(rules);
+    no_swap_by_default(&mut resources);
+    Ok(resources)
+}
+
+/// No swap unless it is asked for: memory and swap together are the memory limit, or there is none.
+fn no_swap_by_default(resources: &mut Resources) {
+    let swap = resources.memory_swap.unwrap_or_default();
+    let limit = resources.memory_limit.filter(|limit| *limit > 0);
+    let asked_for = swap < 0 || (swap > 0 && limit.is_some_and(|limit| swap > limit));
+    if let (0, Some(limit)) = (swap, limit) {
         resources.memory_swap = Some(limit);
     }
-    Ok(resources)
+    resources.no_swap.get_or_insert(!asked_for);
 }
 
 impl Node {
@@ -279,10 +288,17 @@ mod tests {
             cgroup_resources(&config).unwrap().memory_swap,
             Some(1 << 20)
         );
+        assert_eq!(cgroup_resources(&config).unwrap().no_swap, Some(true));
         config.resources.memory_swap = Some(2 << 20);
+        let asked = cgroup_resources(&config).unwrap();
         assert_eq!(
-            cgroup_resources(&config).unwrap().memory_swap,
-            Some(2 << 20)
+            (asked.memory_swap, asked.no_swap),
+            (Some(2 << 20), Some(false))
+        );
+        let unlimited = cgroup_resources(&ContainerConfig::default()).unwrap();
+        assert_eq!(
+            (unlimited.memory_swap, unlimited.no_swap),
+            (None, Some(true))
         );
     }
 }

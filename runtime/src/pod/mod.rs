@@ -11,7 +11,6 @@ mod files;
 mod remove;
 mod run;
 mod stop;
-mod update;
 mod watch;
 
 use joey_cgroup::Driver;

@@ -98,6 +98,7 @@ impl Runtime {
             version: RECORD_VERSION,
             id: ids::new_id()?,
             config,
+            overlays: Vec::new(),
             state: PodState::Starting,
             created_at: ids::now(),
             network: None,

@@ -7,7 +7,7 @@ use joey_network::{DetachRequest, netns};
 use joey_shim_client::{Shim, ShimError};
 
 use crate::config::netns_path;
-use crate::container::START_FAILED_CODE;
+use crate::container::{SIGKILL, START_FAILED_CODE};
 use crate::error::{Error, Result};
 use crate::events::EventKind;
 use crate::ids;
@@ -68,6 +68,9 @@ impl Runtime {
             pod.change(|record| record.state = PodState::NotReady);
             self.save_or_warn(pod);
         }
+        for container in pod.containers() {
+            self.note_stop(&container, SIGKILL);
+        }
         let torn_down = self.tear_down(pod).await;
         self.save_or_warn(pod);
         if was_ready {
@@ -114,7 +117,7 @@ impl Runtime {
                 code: START_FAILED_CODE,
                 at: ids::now(),
                 cause: Cause::StartFailed("the pod ended during the start".to_owned()),
-                oom_kills: 0,
+                ..Exit::default()
             };
             self.finish(pod, container, life, exit).await;
         }
