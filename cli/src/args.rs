@@ -3,6 +3,7 @@
 use clap::{Args as ClapArgs, Parser, Subcommand};
 use clap_complete::Shell;
 
+use crate::limits::LimitArgs;
 use crate::parse;
 
 /// Runs and manages containers on this node.
@@ -48,6 +49,8 @@ pub enum Command {
     Kill(Kill),
     /// Removes containers
     Rm(Rm),
+    /// Changes limits and environment of containers
+    Update(Box<Update>),
     /// Waits for containers to end and prints their exit codes
     Wait(Containers),
     /// Shows everything about containers and images, as JSON
@@ -118,15 +121,6 @@ pub struct ContainerArgs {
     /// Of its log: max-size (of a file, -1: unlimited) and max-file (how many) [default: joeyd's]
     #[arg(long, value_name = "KEY=VALUE", value_parser = parse::log_option)]
     pub log_opt: Vec<parse::LogOption>,
-    /// Memory limit, such as 512m
-    #[arg(short, long, value_name = "SIZE", value_parser = parse::size)]
-    pub memory: Option<i64>,
-    /// CPU limit, such as 1.5
-    #[arg(long, value_name = "NUMBER", value_parser = parse::cpus)]
-    pub cpus: Option<i64>,
-    /// Share of CPU time under load, 1024 being usual
-    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(i64).range(2..=262_144))]
-    pub cpu_shares: Option<i64>,
     /// Signal that asks it to end, by name or number [default: the image's, else TERM]
     #[arg(long, value_name = "SIGNAL", value_parser = parse::signal)]
     pub stop_signal: Option<u32>,
@@ -145,6 +139,8 @@ pub struct ContainerArgs {
     /// Label
     #[arg(short, long, value_name = "KEY=VALUE", value_parser = parse::label)]
     pub label: Vec<(String, String)>,
+    #[command(flatten)]
+    pub limits: LimitArgs,
     #[command(flatten)]
     pub credentials: Credentials,
 }
@@ -335,6 +331,19 @@ pub struct Stop {
     pub containers: Vec<String>,
 }
 
+/// `joey update`.
+#[derive(Debug, ClapArgs)]
+pub struct Update {
+    #[command(flatten)]
+    pub limits: LimitArgs,
+    /// Environment variable of what is executed from now on; without a value, the one of this shell
+    #[arg(short, long, value_name = "KEY[=VALUE]")]
+    pub env: Vec<String>,
+    /// Names or ids
+    #[arg(required = true)]
+    pub containers: Vec<String>,
+}
+
 /// `joey rm`.
 #[derive(Debug, ClapArgs)]
 pub struct Rm {
@@ -413,7 +422,7 @@ mod tests {
             panic!("not run")
         };
         assert!(run.container.interactive && run.container.tty && run.container.rm && !run.detach);
-        assert_eq!(run.container.memory, Some(64 << 20));
+        assert_eq!(run.container.limits.memory, Some(64 << 20));
         assert_eq!(run.container.publish.len(), 1);
         assert_eq!(run.image, "alpine");
         assert_eq!(run.command, ["sh", "-c", "ls --all"]);
@@ -434,6 +443,9 @@ mod tests {
             &["joey", "exec", "a"],
             &["joey", "logs", "--tail", "-3", "a"],
             &["joey", "stop"],
+            &["joey", "update", "-m", "1x", "a"],
+            &["joey", "update", "-m", "64m"],
+            &["joey", "update", "--device-read-bps", "1m", "a"],
         ] {
             assert!(Args::try_parse_from(line).is_err(), "{line:?}");
         }

@@ -6,6 +6,7 @@ mod client;
 mod commands;
 mod error;
 mod format;
+mod limits;
 mod parse;
 mod session;
 mod signals;

@@ -114,12 +114,35 @@ pub fn size(text: &str) -> Result<i64, String> {
         .ok_or_else(|| format!("{text:?} is too much"))
 }
 
+/// The same; −1 is no limit.
+pub fn size_or_none(text: &str) -> Result<i64, String> {
+    if text == "-1" { Ok(-1) } else { size(text) }
+}
+
+/// `DEVICE:NUMBER`, the number with a unit as sizes have it.
+pub fn device_rate(text: &str) -> Result<(String, u64), String> {
+    let wrong = || format!("{text:?} is not DEVICE:NUMBER, such as /dev/sda:1m");
+    let (device, rate) = text.rsplit_once(':').ok_or_else(wrong)?;
+    if !device.starts_with('/') {
+        return Err(wrong());
+    }
+    Ok((device.to_owned(), size(rate)?.cast_unsigned()))
+}
+
+/// `PAGE=SIZE`, the page as the kernel writes it.
+pub fn hugepages(text: &str) -> Result<(String, u64), String> {
+    let (page, limit) = text
+        .split_once('=')
+        .ok_or_else(|| format!("{text:?} is not PAGE=SIZE, such as 2MB=64m"))?;
+    Ok((page.to_owned(), size(limit)?.cast_unsigned()))
+}
+
 /// Billionths of a CPU.
 pub fn cpus(text: &str) -> Result<i64, String> {
     let wrong = || format!("{text:?} is no number of CPUs: write 2 or 0.5");
     let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
     let digits = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
-    if !digits(whole) || !digits(fraction) || fraction.len() > 9 || text == "." {
+    if !digits(whole) || !digits(fraction) || fraction.len() > 9 || ["", "."].contains(&text) {
         return Err(wrong());
     }
     let whole: i64 = if whole.is_empty() {
@@ -131,7 +154,7 @@ pub fn cpus(text: &str) -> Result<i64, String> {
     let total = whole
         .checked_mul(NANOS)
         .and_then(|nanos| nanos.checked_add(fraction));
-    total.filter(|nanos| *nanos > 0).ok_or_else(wrong)
+    total.ok_or_else(wrong)
 }
 
 /// `KEY=VALUE`; without `=` the value is empty.
@@ -397,7 +420,8 @@ mod tests {
         assert_eq!(cpus("2"), Ok(2_000_000_000));
         assert_eq!(cpus("0.25"), Ok(250_000_000));
         assert_eq!(cpus(".5"), Ok(500_000_000));
-        for wrong in ["", "0", "-1", "a", "1.2.3", "."] {
+        assert_eq!(cpus("0"), Ok(0));
+        for wrong in ["", "-1", "a", "1.2.3", "."] {
             assert!(cpus(wrong).is_err(), "{wrong}");
         }
     }

@@ -20,6 +20,7 @@ mod rmi;
 mod run;
 mod start;
 mod stop;
+mod update;
 mod version;
 mod wait;
 
@@ -76,6 +77,7 @@ async fn dispatch(client: &Client, command: Command) -> Result<ExitCode, CliErro
         Command::Inspect(args) => inspect::run(client, args).await,
         Command::Login(args) => login::login(client, args).await,
         Command::Rm(args) => rm::run(client, args).await,
+        Command::Update(args) => update::run(client, *args).await,
         Command::Wait(args) => wait::run(client, args).await,
         Command::Images(args) => images::run(client, &args).await,
         Command::Pull(args) => pull::run(client, &args).await,

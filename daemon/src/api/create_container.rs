@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use joey_cgroup::Resources;
 use joey_image::Image;
 use joey_proto::api::{CreateContainerRequest, CreateContainerResponse, PortMapping, Volume};
 use joey_runtime::model::{
@@ -15,7 +14,7 @@ use joey_runtime::model::{
 
 use super::status::Failure;
 use super::task::to_its_end;
-use super::{AUTO_REMOVE, MAX_LOG_FILES, NAMESPACE, State, container_log, names};
+use super::{AUTO_REMOVE, MAX_LOG_FILES, NAMESPACE, State, container_log, limits, names};
 use crate::config;
 
 /// Hidden from containers that are not privileged, as containerd hides them.
@@ -42,10 +41,6 @@ const READ_ONLY: [&str; 5] = [
     "/proc/sys",
     "/proc/sysrq-trigger",
 ];
-const CPU_PERIOD: u64 = 100_000; // µs
-const NANOS_PER_CPU: i64 = 1_000_000_000;
-/// The least limit the kernel can start a process in.
-const MIN_MEMORY: i64 = 6 << 20;
 
 /// Makes the pod and the container; neither is left after an error.
 pub async fn create(
@@ -259,7 +254,7 @@ fn container_config(
         stdin: request.stdin,
         stdin_once: request.stdin && !request.tty && !request.keep_stdin,
         tty: request.tty,
-        resources: resources(request)?,
+        resources: limits::resources(&request.limits.clone().unwrap_or_default())?,
         // Not the daemon's own.
         oom_score_adj: Some(0),
         security: security(state, request),
@@ -292,7 +287,8 @@ fn log_rotation(
     }))
 }
 
-fn env(entry: &str) -> Result<(String, Vec<u8>), Failure> {
+/// `KEY=value`.
+pub(super) fn env(entry: &str) -> Result<(String, Vec<u8>), Failure> {
     match entry.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.as_bytes().to_vec())),
         _ => Err(Failure::Invalid(format!(
@@ -324,39 +320,6 @@ fn mount(volume: &Volume) -> Result<Mount, Failure> {
         uids: Vec::new(),
         gids: Vec::new(),
     })
-}
-
-fn resources(request: &CreateContainerRequest) -> Result<Resources, Failure> {
-    let mut resources = Resources::default();
-    if request.memory != 0 {
-        if request.memory < MIN_MEMORY {
-            return Err(Failure::Invalid("memory: the least limit is 6 MiB".into()));
-        }
-        resources.memory_limit = Some(request.memory);
-        resources.memory_swap = Some(request.memory); // no swap on top
-    }
-    if request.nano_cpus != 0 {
-        let quota =
-            i128::from(request.nano_cpus) * i128::from(CPU_PERIOD) / i128::from(NANOS_PER_CPU);
-        let quota = i64::try_from(quota).ok().filter(|quota| *quota >= 1000);
-        let quota =
-            quota.ok_or_else(|| Failure::Invalid("cpus: the least limit is 0.01".into()))?;
-        resources.cpu_period = Some(CPU_PERIOD);
-        resources.cpu_quota = Some(quota);
-    }
-    if request.cpu_shares != 0 {
-        let shares = u64::try_from(request.cpu_shares)
-            .ok()
-            .filter(|shares| (2..=262_144).contains(shares));
-        let out = || {
-            Failure::Invalid(format!(
-                "cpu-shares {} are not in 2 … 262144",
-                request.cpu_shares
-            ))
-        };
-        resources.cpu_shares = Some(shares.ok_or_else(out)?);
-    }
-    Ok(resources)
 }
 
 fn security(state: &State, request: &CreateContainerRequest) -> Security {
@@ -392,28 +355,6 @@ fn security(state: &State, request: &CreateContainerRequest) -> Security {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn limits_are_translated_and_checked() {
-        let request = |memory, nano_cpus| CreateContainerRequest {
-            memory,
-            nano_cpus,
-            ..CreateContainerRequest::default()
-        };
-        let limits = resources(&request(64 << 20, 1_500_000_000)).unwrap();
-        assert_eq!(limits.memory_limit, Some(64 << 20));
-        assert_eq!(
-            (limits.cpu_period, limits.cpu_quota),
-            (Some(100_000), Some(150_000))
-        );
-        assert_eq!(resources(&request(0, 0)).unwrap(), Resources::default());
-        for (memory, nano_cpus) in [(1, 0), (-5, 0), (0, 1), (0, -1), (0, i64::MIN)] {
-            assert!(
-                resources(&request(memory, nano_cpus)).is_err(),
-                "{memory} {nano_cpus}"
-            );
-        }
-    }
 
     #[test]
     fn requests_that_can_never_be_right_are_refused() {

@@ -14,6 +14,7 @@ mod images;
 mod info;
 mod inspect;
 mod kill_container;
+mod limits;
 mod list_containers;
 mod log_line;
 mod logs;
@@ -27,6 +28,7 @@ mod status;
 mod stream;
 mod task;
 mod turns;
+mod update_container;
 mod wait_container;
 
 use std::collections::HashSet;
@@ -44,7 +46,8 @@ use joey_proto::api::{
     RemoveContainerRequest, RemoveContainerResponse, RemoveImageRequest, RemoveImageResponse,
     RestartContainerRequest, RestartContainerResponse, StartContainerRequest,
     StartContainerResponse, StopContainerRequest, StopContainerResponse, StreamInput, StreamOutput,
-    VersionRequest, VersionResponse, WaitContainerRequest, WaitContainerResponse,
+    UpdateContainerRequest, UpdateContainerResponse, VersionRequest, VersionResponse,
+    WaitContainerRequest, WaitContainerResponse,
 };
 use joey_runtime::Runtime;
 use parking_lot::Mutex;
@@ -187,6 +190,13 @@ impl Joey for Api {
         request: Request<KillContainerRequest>,
     ) -> Answer<KillContainerResponse> {
         answer(kill_container::kill(&self.0, &request.into_inner()).await)
+    }
+
+    async fn update_container(
+        &self,
+        request: Request<UpdateContainerRequest>,
+    ) -> Answer<UpdateContainerResponse> {
+        answer(update_container::update(&self.0, request.into_inner()).await)
     }
 
     async fn remove_container(

@@ -53,7 +53,8 @@ fn bytes(text: &str) -> Option<u64> {
 /// Whether `kept` is what the kernel makes of `asked`: whole pages, of whichever size.
 pub(crate) fn is_rounded(kept: u64, asked: u64) -> bool {
     const PAGES: [u64; 3] = [4 << 10, 16 << 10, 64 << 10];
-    kept == asked || PAGES.iter().any(|page| asked / page * page == kept)
+    let whole_pages = |page: &u64| asked >= *page && asked / page * page == kept;
+    kept == asked || PAGES.iter().any(whole_pages)
 }
 
 /// `0-2,4`; none where it is no list.
@@ -96,6 +97,7 @@ mod tests {
         for (controller, content, value) in [
             ("memory", "4096", "9000"),
             ("memory", "4096", "-1"),
+            ("memory", "0", "60"),
             ("cpuset", "0-3", "0-2"),
             ("cpu", "5000 100000", "max"),
             ("cpu", "5000 100000", "5000 50000"),
