@@ -394,7 +394,7 @@ impl Runtime {
             }
             drop(
                 joey_failpoint::hit("recover.folder.remove")
-                    .and_then(|()| std::fs::remove_dir_all(&folder)),
+                    .and_then(|()| joey_removal::remove(&folder)),
             );
         }
         let writable = self.config.root.join("writable");

@@ -2,7 +2,8 @@
 #![allow(clippy::unwrap_used)]
 
 use joey_proto::cri::*;
-use joey_tests::{Daemon, Footprint, Registry, busybox, container_spec, pod_config};
+use joey_tests::{Daemon, Footprint, Registry, Stand, busybox, container_spec, pod_config};
+use rustix::fs::{self, Mode, OFlags};
 
 #[tokio::test]
 async fn a_container_runs_logs_execs_stops_and_leaves_nothing() {
@@ -47,4 +48,34 @@ async fn a_container_runs_logs_execs_stops_and_leaves_nothing() {
     client.remove_pod(&pod).await;
     client.remove_pod(&pod).await;
     before.assert_restored(&daemon).await;
+}
+
+#[tokio::test]
+async fn a_container_s_folders_go_however_deep_they_are() {
+    let stand = Stand::start().await;
+    let config = stand.pod_config("deep");
+    let pod = stand.client.run_pod(&config).await;
+    let id = stand
+        .client
+        .run(&pod, &stand.sleeper("main"), &config)
+        .await;
+    let writable = stand.daemon.root().join("writable");
+    let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let mut at = fs::open(writable.join(&id).join("upper"), flags, Mode::empty()).unwrap();
+    for _ in 0..50_000 {
+        fs::mkdirat(&at, "d", Mode::from_raw_mode(0o755)).unwrap();
+        at = fs::openat(&at, "d", flags, Mode::empty()).unwrap();
+    }
+    drop(at);
+
+    let pid = stand.daemon.pid();
+    stand.client.remove_pod(&pod).await;
+    joey_tests::eventually("nothing is left", || async {
+        let folders = [writable.clone(), stand.daemon.root().join("trash")];
+        let mut entries = folders.iter().flat_map(|folder| folder.read_dir().unwrap());
+        entries.next().is_none()
+    })
+    .await;
+    assert!(std::path::Path::new(&format!("/proc/{pid}/exe")).exists());
+    stand.assert_clean().await;
 }

@@ -116,20 +116,16 @@ fn delete_released_holds(core: &Core) -> bool {
     owners.is_empty()
 }
 
-/// Deletes a file or a whole folder; absent is fine.
+/// Deletes a file or a whole folder; absent is fine. False: it is still there.
 fn delete(path: &Path) -> bool {
     let point = joey_failpoint::hit("image.trash.remove");
-    let removed = match point.and_then(|()| std::fs::symlink_metadata(path)) {
-        Ok(metadata) if metadata.is_dir() => std::fs::remove_dir_all(path),
-        Ok(_) => std::fs::remove_file(path),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(error),
-    };
-    if let Err(error) = removed {
-        tracing::warn!(path = %path.display(), %error, "cannot delete");
-        return false;
+    match point.and_then(|()| joey_removal::remove(path)) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            tracing::warn!(path = %path.display(), %error, "cannot delete");
+            false
+        }
+        _ => true,
     }
-    true
 }
 
 /// Finds what no image, hold or pull knows of and moves it to the trash. Blocks.

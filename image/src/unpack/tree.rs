@@ -1,10 +1,11 @@
 //! Folders of a layer, reached without ever leaving it.
 
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::ffi::CString;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 use std::rc::Rc;
 
-use rustix::fs::{self, AtFlags, Mode, OFlags, ResolveFlags};
+use rustix::fs::{self, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 /// Open folders kept; entries of one folder mostly follow each other.
@@ -103,13 +104,8 @@ impl Tree {
     /// Removes whatever is at `name`, which may change where paths lead.
     pub fn remove(&mut self, parent: &OwnedFd, name: &[u8]) -> Result<(), Errno> {
         self.open.clear();
-        match fs::unlinkat(parent, name, AtFlags::empty()) {
-            Err(Errno::ISDIR | Errno::PERM) => {}
-            done => return done,
-        }
-        // The first part is a magic link to the open parent; the removal follows no other link.
-        let path = proc_path(parent.as_fd(), name);
-        std::fs::remove_dir_all(path)
+        let name = CString::new(name).map_err(|_| Errno::INVAL)?;
+        joey_removal::remove_at(parent, &name)
             .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
     }
 }

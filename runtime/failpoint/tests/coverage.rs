@@ -17,12 +17,13 @@ const SOURCES: [&str; 7] = [
 ];
 
 /// Calls that write, remove, mount, make processes or namespaces, or ask the kernel for a change.
-const CHANGES: [&str; 31] = [
+const CHANGES: [&str; 32] = [
     "fs::write(",
     "fs::rename(",
     "fs::remove_file(",
     "fs::remove_dir(",
     "fs::remove_dir_all(",
+    "joey_removal::remove",
     "fs::create_dir(",
     "fs::create_dir_all(",
     "fs::rmdir(",

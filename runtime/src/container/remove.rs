@@ -65,7 +65,7 @@ impl Runtime {
     /// Takes away a container's bundle and writable layer.
     pub(crate) fn remove_folders(&self, record: &ContainerRecord) {
         let bundle = self.config.bundle(&record.pod_id, &record.id);
-        drop(joey_failpoint::hit("bundle.remove").and_then(|()| std::fs::remove_dir_all(bundle)));
+        drop(joey_failpoint::hit("bundle.remove").and_then(|()| joey_removal::remove(&bundle)));
         self.discard(&self.config.writable(&record.id), &record.id);
     }
 
@@ -95,7 +95,7 @@ pub(crate) fn delete_in_background(folder: PathBuf) {
             let doomed = folder.clone();
             let deleted = tokio::task::spawn_blocking(move || {
                 joey_failpoint::hit("container.folder.remove")?;
-                std::fs::remove_dir_all(doomed)
+                joey_removal::remove(&doomed)
             });
             match deleted.await {
                 Ok(Err(error)) if error.kind() != std::io::ErrorKind::NotFound => {

@@ -41,8 +41,7 @@ impl Runtime {
     /// Takes away a pod's run folder; an absent one is fine.
     pub(crate) fn remove_pod_folder(&self, id: &str) -> Result<()> {
         let folder = self.config.pod_folder(id);
-        match joey_failpoint::hit("pod.folder.remove")
-            .and_then(|()| std::fs::remove_dir_all(&folder))
+        match joey_failpoint::hit("pod.folder.remove").and_then(|()| joey_removal::remove(&folder))
         {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 Err(Error::file("remove", folder, error))
