@@ -81,15 +81,16 @@ impl Runtime {
     /// When a folder, the shim's binary, the cgroups or the network can't be used; never for a bad
     /// record.
     pub async fn open(config: Config, images: Arc<ImageStore>) -> Result<Arc<Self>> {
+        // Containers' set-user-id programs are not for the node's users (CVE-2021-41103). Through
+        // the run folder the roots of user namespaces reach their pods' files.
         let folders = [
-            config.state.join("pods"),
-            config.root.join("writable"),
-            config.root.join("trash"),
+            (config.state.join("pods"), 0o711),
+            (config.root.join("writable"), 0o700),
+            (config.root.join("trash"), 0o700),
         ];
-        for folder in folders {
+        for (folder, mode) in folders {
             std::fs::create_dir_all(&folder).map_err(|e| Error::file("create", &folder, e))?;
-            // Containers' set-user-id programs are not for the node's users (CVE-2021-41103).
-            std::fs::set_permissions(&folder, Permissions::from_mode(0o711))
+            std::fs::set_permissions(&folder, Permissions::from_mode(mode))
                 .map_err(|e| Error::file("set the mode of", &folder, e))?;
         }
         let cgroups =

@@ -37,8 +37,8 @@ impl Layout {
         }
     }
 
-    /// Makes the folders. Users of the host can neither list them nor, not knowing any names, run
-    /// the set-user-ID programs of images; a user namespace's root can still walk through.
+    /// Makes the folders. Nobody but root gets in: images have set-user-ID programs, and secrets in
+    /// their configs (CVE-2021-41103). Overlays are mounted by root, for user namespaces too.
     pub fn create(&self) -> io::Result<()> {
         for folder in [
             self.images(),
@@ -52,14 +52,7 @@ impl Layout {
         ] {
             fs::create_dir_all(folder)?;
         }
-        for folder in [
-            self.root.clone(),
-            self.layers(),
-            self.root.join("staging"),
-            self.trash(),
-        ] {
-            fs::set_permissions(folder, fs::Permissions::from_mode(0o711))?;
-        }
+        fs::set_permissions(&self.root, fs::Permissions::from_mode(0o700))?;
         fs::set_permissions(self.empty(), fs::Permissions::from_mode(0o755))
     }
 
