@@ -1,6 +1,6 @@
 //! Applying tar entries to a folder.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufReader, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
@@ -33,12 +33,18 @@ pub(super) struct Applier {
     buffer: Vec<u8>,
     bytes: u64,
     inodes: u64,
-    implied: Vec<Vec<u8>>,
-    /// Of `implied`, those that got no entry of their own since.
-    still_implied: BTreeSet<Vec<u8>>,
+    max_inodes: u64,
+    /// Folders that got no entry of their own so far.
+    implied: BTreeSet<Vec<u8>>,
     /// Set at the end: making entries changes the times of folders.
-    folder_times: Vec<(Vec<u8>, Timespec)>,
+    folder_times: BTreeMap<Vec<u8>, Timespec>,
+    /// What `implied` and `folder_times` take, and may take, in bytes.
+    memory: u64,
+    max_memory: u64,
 }
+
+/// What a path in `implied` or `folder_times` takes besides its bytes.
+const PATH_COST: u64 = 64;
 
 pub(super) type Step = Result<(), (&'static str, Errno)>;
 
@@ -50,7 +56,7 @@ pub(super) fn step<T>(
 }
 
 impl Applier {
-    pub fn new(root: &Path) -> Result<Self, UnpackError> {
+    pub fn new(root: &Path, limits: &UnpackLimits) -> Result<Self, UnpackError> {
         let tree = Tree::open(root).map_err(|source| UnpackError::Entry {
             action: "open",
             path: "/".to_owned(),
@@ -61,9 +67,11 @@ impl Applier {
             buffer: vec![0; COPY_BUFFER],
             bytes: BLOCK,
             inodes: 1,
-            implied: Vec::new(),
-            still_implied: BTreeSet::new(),
-            folder_times: Vec::new(),
+            max_inodes: limits.entries,
+            implied: BTreeSet::new(),
+            folder_times: BTreeMap::new(),
+            memory: 0,
+            max_memory: limits.memory,
         })
     }
 
@@ -71,21 +79,27 @@ impl Applier {
         let mut reader = TarReader::new(BufReader::with_capacity(READ_BUFFER, tar), limits);
         while let Some(entry) = reader.next()? {
             self.entry(&entry, &mut reader)?;
+            self.check_bounds()?;
         }
         self.set_folder_times()?;
-        let Self {
-            implied,
-            still_implied,
-            ..
-        } = self;
         Ok(Unpacked {
             bytes: self.bytes,
             inodes: self.inodes,
-            implied: implied
-                .into_iter()
-                .filter(|path| still_implied.contains(path))
-                .collect(),
+            implied: self.implied,
         })
+    }
+
+    /// One entry names few folders, so it can't go far beyond.
+    fn check_bounds(&self) -> Result<(), UnpackError> {
+        for (what, count, limit) in [
+            ("files and folders", self.inodes - 1, self.max_inodes),
+            ("bytes of folders' names", self.memory, self.max_memory),
+        ] {
+            if count > limit {
+                return Err(UnpackError::Limit { what, limit });
+            }
+        }
+        Ok(())
     }
 
     fn entry<R: Read>(
@@ -140,12 +154,13 @@ impl Applier {
     }
 
     fn parent(&mut self, path: &[u8]) -> Result<Rc<OwnedFd>, (&'static str, Errno)> {
-        let (implied, still) = (&mut self.implied, &mut self.still_implied);
+        let (implied, memory) = (&mut self.implied, &mut self.memory);
         let mut made = 0;
         let folder = self.tree.folder_or_make(path, |path| {
             made += 1;
-            implied.push(path.to_vec());
-            still.insert(path.to_vec());
+            if implied.insert(path.to_vec()) {
+                *memory += PATH_COST + path.len() as u64;
+            }
         });
         self.inodes += made;
         self.bytes += made * BLOCK;
@@ -209,7 +224,9 @@ impl Applier {
         if hides {
             step("make opaque", make_opaque(&folder))?;
         }
-        self.still_implied.remove(path);
+        if self.implied.remove(path) {
+            self.memory -= PATH_COST + path.len() as u64;
+        }
         self.tree.remember(path, &folder);
         self.folder_metadata(&folder, path, entry)
     }
@@ -223,7 +240,13 @@ impl Applier {
         for (name, value) in usable_xattrs(entry, true) {
             step("set an xattr of", set_xattr(folder, name, value))?;
         }
-        self.folder_times.push((path.to_vec(), entry.mtime));
+        if self
+            .folder_times
+            .insert(path.to_vec(), entry.mtime)
+            .is_none()
+        {
+            self.memory += PATH_COST + path.len() as u64;
+        }
         Ok(())
     }
 
@@ -354,7 +377,7 @@ impl Applier {
     }
 
     fn set_folder_times(&mut self) -> Result<(), UnpackError> {
-        for (path, mtime) in std::mem::take(&mut self.folder_times).into_iter().rev() {
+        for (path, mtime) in std::mem::take(&mut self.folder_times) {
             let folder = if path.is_empty() {
                 Ok(self.tree.root())
             } else {

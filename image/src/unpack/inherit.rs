@@ -3,6 +3,7 @@
 //! In an overlay the topmost folder's owner and mode count. A tar may name `a/b/c` without `a` and
 //! `a/b`: those then look as they do in the layers below.
 
+use std::collections::BTreeSet;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -17,7 +18,7 @@ use super::tree::{self, Tree};
 /// they have in the first of `lowers` (topmost first) to know them. Blocks.
 pub(crate) fn inherit(
     root: &Path,
-    implied: &[Vec<u8>],
+    implied: &BTreeSet<Vec<u8>>,
     lowers: &[PathBuf],
 ) -> Result<(), UnpackError> {
     if implied.is_empty() {

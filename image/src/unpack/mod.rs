@@ -15,6 +15,7 @@ mod pax;
 mod tar_reader;
 mod tree;
 
+use std::collections::BTreeSet;
 use std::io::{self, Read};
 use std::path::Path;
 
@@ -27,8 +28,10 @@ pub(crate) use inherit::inherit;
 pub struct UnpackLimits {
     /// Bytes of the uncompressed tar.
     pub bytes: u64,
-    /// Entries of the tar.
+    /// Entries of the tar; also the inodes made of them, which folders without entries add to.
     pub entries: u64,
+    /// Bytes of memory for what has to be remembered of folders until the layer is whole.
+    pub memory: u64,
 }
 
 impl Default for UnpackLimits {
@@ -36,6 +39,7 @@ impl Default for UnpackLimits {
         Self {
             bytes: 256 << 30,
             entries: 8_000_000,
+            memory: 128 << 20,
         }
     }
 }
@@ -46,9 +50,9 @@ pub(crate) struct Unpacked {
     /// Bytes, in whole blocks.
     pub bytes: u64,
     pub inodes: u64,
-    /// Folders that have no entry of their own, in the order they were made; their owner, mode and
-    /// time come from the layers below (see [`inherit`]).
-    pub implied: Vec<Vec<u8>>,
+    /// Folders that have no entry of their own; their owner, mode and time come from the layers
+    /// below (see [`inherit`]). In this order each comes before those in it.
+    pub implied: BTreeSet<Vec<u8>>,
 }
 
 /// Why a layer could not be unpacked.
@@ -105,7 +109,7 @@ pub(crate) fn unpack(
     root: &Path,
     limits: &UnpackLimits,
 ) -> Result<Unpacked, UnpackError> {
-    apply::Applier::new(root)?.run(tar, limits)
+    apply::Applier::new(root, limits)?.run(tar, limits)
 }
 
 #[cfg(test)]

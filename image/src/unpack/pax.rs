@@ -1,8 +1,16 @@
 //! PAX extended headers (POSIX.1-2001, `pax`), with the keys of GNU tar and star.
 
+use std::collections::BTreeMap;
+
 use rustix::fs::Timespec;
 
 use super::{UnpackError, malformed};
+
+/// Most bytes of one file's xattrs: those of global headers are copied for each entry. The kernel
+/// takes 64 KiB of names and as much of one value, most file systems far less.
+const MAX_XATTRS: usize = 128 << 10;
+/// What an xattr takes besides its name and value.
+const XATTR_COST: usize = 64;
 
 /// What extended headers say about the entry that follows.
 #[derive(Debug, Default, Clone)]
@@ -13,12 +21,31 @@ pub(super) struct Extended {
     pub uid: Option<u64>,
     pub gid: Option<u64>,
     pub mtime: Option<Timespec>,
-    pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    pub xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
+    /// Bytes of `xattrs`, with what each costs besides.
+    xattr_bytes: usize,
     pub sparse_name: Option<Vec<u8>>,
     pub sparse_size: Option<u64>,
     pub sparse_major: Option<u64>,
     /// A sparse file in one of the older forms.
     pub sparse_old: bool,
+}
+
+impl Extended {
+    fn set_xattr(&mut self, name: &[u8], value: &[u8]) -> Result<(), UnpackError> {
+        let cost = |value: &[u8]| XATTR_COST + name.len() + value.len();
+        self.xattr_bytes += cost(value);
+        if let Some(old) = self.xattrs.insert(name.to_vec(), value.to_vec()) {
+            self.xattr_bytes -= cost(&old);
+        }
+        if self.xattr_bytes > MAX_XATTRS {
+            return Err(UnpackError::Limit {
+                what: "bytes of xattrs on one file",
+                limit: MAX_XATTRS as u64,
+            });
+        }
+        Ok(())
+    }
 }
 
 /// Reads PAX records: `length key=value\n`, the length counting the whole record.
@@ -42,9 +69,7 @@ fn pax_record(key: &[u8], value: &[u8], into: &mut Extended) -> Result<(), Unpac
     let number =
         || parse_number::<u64>(value).ok_or_else(|| malformed("a PAX record whose number is none"));
     if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
-        into.xattrs.retain(|(known, _)| known != name);
-        into.xattrs.push((name.to_vec(), value.to_vec()));
-        return Ok(());
+        return into.set_xattr(name, value);
     }
     match key {
         b"path" => into.path = Some(value.to_vec()),
@@ -122,7 +147,7 @@ mod tests {
         parse(&data, &mut extended).unwrap();
         assert_eq!(
             extended.xattrs,
-            [(b"user.a".to_vec(), b"1\n2\x003".to_vec())]
+            BTreeMap::from([(b"user.a".to_vec(), b"1\n2\x003".to_vec())])
         );
         for bad in ["x", "5 a=b", "99 a=b\n", "6 ab\n\n", "3 \n", "-1 a=b\n"] {
             assert!(parse(bad.as_bytes(), &mut extended).is_err(), "{bad:?}");

@@ -3,6 +3,7 @@
 //! The `tar` crate decodes header blocks; iteration is ours, because extended headers must have
 //! bounds and may hold binary values.
 
+use std::collections::BTreeMap;
 use std::io::{self, Read};
 
 use rustix::fs::Timespec;
@@ -30,7 +31,7 @@ pub(super) struct Entry {
     pub gid: u32,
     pub mtime: Timespec,
     pub device: (u32, u32),
-    pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    pub xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
     /// Where the data goes, as (offset, length) in rising order.
     pub parts: Vec<(u64, u64)>,
     /// Size of the finished file.
