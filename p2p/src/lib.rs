@@ -69,7 +69,7 @@ pub enum FetchErrorKind {
     },
     /// The source could not be reached, or broke off: asking again from the same offset may work.
     Interrupted,
-    /// No byte came for the whole progress time-out.
+    /// Too few bytes came within the progress time-out.
     Stalled,
     /// The source answered, but not with what was asked for.
     Invalid,

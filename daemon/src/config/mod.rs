@@ -127,7 +127,7 @@ pub struct Registry {
     pub config_path: PathBuf,
     /// Layers of one image fetched and unpacked at once.
     pub max_concurrent_downloads: usize,
-    /// A pull fails after this time without a byte.
+    /// A transfer that makes no real progress for this long is broken off and resumed.
     pub progress_timeout: Timespan,
 }
 

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use joey_p2p::{BlobRange, BlobSource, FetchError};
-use tokio::sync::Semaphore;
 
+use super::places::PullPlaces;
 use super::progress::{Progress, ProgressEvent};
 use super::stream::{self, ChannelReader, HashingReader};
 use crate::background;
@@ -112,8 +112,8 @@ pub(crate) async fn obtain(
     core: Arc<Core>,
     source: Arc<dyn BlobSource>,
     job: Job,
+    places: PullPlaces,
     progress: Progress,
-    turns: Arc<Semaphore>,
 ) -> Result<Outcome, LayerError> {
     let key = Key::Layer(job.chain_id);
     let lock = core.objects.lock(key).await;
@@ -127,10 +127,7 @@ pub(crate) async fn obtain(
         progress.event(&ProgressEvent::LayerPresent { digest: job.blob });
         return Ok(Outcome::InPlace);
     }
-    // First one's own: a pull of many layers leaves room for others.
-    let (Ok(turn), Ok(permit)) = (turns.acquire().await, core.downloads.acquire().await) else {
-        return Err(LayerError::Panicked);
-    };
+    let place = places.take().await;
     let outcome = match present {
         Some(present) => {
             transfer(&core, source, &job, None, &progress).await?;
@@ -154,7 +151,7 @@ pub(crate) async fn obtain(
             }))
         }
     };
-    drop((permit, turn));
+    drop(place);
     progress.event(&ProgressEvent::LayerDone { digest: job.blob });
     Ok(outcome)
 }

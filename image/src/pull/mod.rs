@@ -4,6 +4,7 @@
 //! when it asks again. Pulls that need the same layer wait for the first to get it.
 
 mod layer;
+pub(crate) mod places;
 mod progress;
 mod resolve;
 mod stream;
@@ -14,7 +15,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use joey_p2p::{BlobSource, FetchError, FetchErrorKind};
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tracing::{Instrument as _, debug_span};
 
@@ -31,6 +31,7 @@ use crate::store::commit::{self, CommitError, NewImage};
 use crate::store::core::Core;
 use crate::store::objects::{Key, Pins};
 use layer::{Job, Outcome};
+use places::PullPlaces;
 use progress::Progress;
 use resolve::Resolved;
 
@@ -239,7 +240,8 @@ pub(crate) async fn run(core: Arc<Core>, request: PullRequest) -> Result<Arc<Ima
     let keys = chain.iter().copied().map(Key::Layer);
     let blobs = resolved.blobs.iter().map(|(digest, _)| Key::Blob(*digest));
     let pins = core.objects.pin(keys.chain(blobs));
-    if let Err(error) = layers(&core, session, jobs, &progress).await {
+    let places = core.places.of_pull(reference.host());
+    if let Err(error) = layers(&core, session, jobs, places, &progress).await {
         if error.is_from_outside() {
             keep_for_retry(pins);
         }
@@ -305,20 +307,21 @@ async fn layers(
     core: &Arc<Core>,
     source: Arc<dyn BlobSource>,
     jobs: Vec<Job>,
+    places: PullPlaces,
     progress: &Progress,
 ) -> Result<(), PullError> {
     let mut order: Vec<usize> = (0..jobs.len()).collect();
     order.sort_by_key(|index| std::cmp::Reverse(jobs[*index].size));
-    let turns = Arc::new(Semaphore::new(core.downloads_per_pull));
     let mut tasks = JoinSet::new();
     for index in order {
         let (core, source) = (Arc::clone(core), Arc::clone(&source));
-        let turns = Arc::clone(&turns);
-        let (job, progress) = (jobs[index].clone(), progress.clone());
+        let (job, places, progress) = (jobs[index].clone(), places.clone(), progress.clone());
         let span = debug_span!("get layer", digest = %job.blob, bytes = job.size);
         let obtain = async move {
-            let obtained = layer::obtain(core, source, job, progress, turns).await;
-            (index, obtained)
+            (
+                index,
+                layer::obtain(core, source, job, places, progress).await,
+            )
         };
         tasks.spawn(obtain.instrument(span));
     }

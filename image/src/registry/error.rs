@@ -108,7 +108,7 @@ impl Failures {
     pub(crate) fn into_error(self, operation: String) -> RegistryError {
         let failures = self;
         match failures.telling().map(|failure| failure.kind) {
-            Some(FailureKind::Down) => RegistryError::Unavailable {
+            Some(FailureKind::Down | FailureKind::Stalled) => RegistryError::Unavailable {
                 operation,
                 failures,
             },
@@ -124,7 +124,7 @@ impl Failures {
                 operation,
                 failures,
             },
-            Some(FailureKind::Stalled | FailureKind::Invalid) | None => RegistryError::Failed {
+            Some(FailureKind::Invalid) | None => RegistryError::Failed {
                 operation,
                 failures,
             },
@@ -158,7 +158,7 @@ pub(crate) enum FailureKind {
     NotFound,
     Denied,
     RateLimited(Option<Duration>),
-    /// No byte for the whole progress time-out.
+    /// Too few bytes within the progress time-out.
     Stalled,
     /// An answer that is not what was asked for.
     Invalid,

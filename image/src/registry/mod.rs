@@ -1,5 +1,6 @@
 //! The registry client: OCI distribution-spec v1.1 and Docker's registry API V2, reading only.
 
+mod blob;
 pub(crate) mod challenge;
 mod clients;
 mod error;
@@ -12,13 +13,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use async_trait::async_trait;
 use bytes::Bytes;
-use futures::StreamExt as _;
-use joey_p2p::{BlobRange, BlobSource, ByteStream, FetchError, FetchErrorKind};
-use reqwest::header::{CONTENT_RANGE, CONTENT_TYPE, HeaderMap, HeaderValue, RANGE};
+use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use reqwest::{Method, Response, StatusCode};
-use tokio::time::timeout;
 
 pub use error::{Failures, RegistryError};
 pub use hosts::HostsError;
@@ -248,30 +245,6 @@ impl Session {
             bytes,
         })
     }
-
-    async fn blob_at(&self, host: &Arc<Host>, blob: &BlobRange) -> Result<ByteStream, HostFailure> {
-        let path = format!("{}/blobs/{}", self.reference.path(), blob.digest);
-        let mut headers = HeaderMap::new();
-        if !blob.is_whole() {
-            let last = blob.range.end.saturating_sub(1);
-            let range = format!("bytes={}-{last}", blob.range.start);
-            if let Ok(value) = HeaderValue::from_str(&range) {
-                headers.insert(RANGE, value);
-            }
-        }
-        let response = host
-            .endpoint
-            .request(Method::GET, &path, headers, &self.limits)
-            .await?;
-        let skip = check_range(&host.endpoint.name(), &response, blob)?;
-        Ok(body_stream(
-            Arc::clone(host),
-            response,
-            blob,
-            skip,
-            self.limits.progress,
-        ))
-    }
 }
 
 impl Host {
@@ -280,20 +253,6 @@ impl Host {
             self.failures.fetch_add(1, Ordering::Relaxed);
         }
         failures.push(failure);
-    }
-}
-
-#[async_trait]
-impl BlobSource for Session {
-    async fn fetch(&self, blob: &BlobRange) -> Result<ByteStream, FetchError> {
-        let mut failures = Failures::default();
-        for host in self.hosts(Capability::Pull) {
-            match self.blob_at(&host, blob).await {
-                Ok(stream) => return Ok(stream),
-                Err(failure) => host.failed(failure, &mut failures),
-            }
-        }
-        Err(failures.into_fetch_error(&blob.digest))
     }
 }
 
@@ -314,101 +273,4 @@ fn digest_of(response: &Response) -> Option<Digest> {
         .ok()?
         .parse()
         .ok()
-}
-
-/// Checks that the answer is the range asked for; returns how many bytes to drop at its start, for
-/// hosts that ignore ranges.
-fn check_range(host: &str, response: &Response, blob: &BlobRange) -> Result<u64, HostFailure> {
-    let invalid = |message: String| HostFailure::new(host, FailureKind::Invalid, message);
-    if response.status() == StatusCode::PARTIAL_CONTENT {
-        let got = response
-            .headers()
-            .get(CONTENT_RANGE)
-            .and_then(|value| value.to_str().ok())
-            .unwrap_or_default();
-        let start = got
-            .strip_prefix("bytes ")
-            .and_then(|rest| rest.split('-').next())
-            .and_then(|start| start.parse::<u64>().ok());
-        return if start == Some(blob.range.start) {
-            Ok(0)
-        } else {
-            Err(invalid(format!(
-                "asked for bytes from {} on, got {got:?}",
-                blob.range.start
-            )))
-        };
-    }
-    match response.content_length() {
-        Some(length) if length != blob.size => Err(invalid(format!(
-            "blob {} has {length} bytes, its descriptor says {}",
-            blob.digest, blob.size
-        ))),
-        _ => Ok(blob.range.start),
-    }
-}
-
-struct Body {
-    host: Arc<Host>,
-    response: Response,
-    skip: u64,
-    left: u64,
-    progress: Duration,
-}
-
-/// The body as a stream of no more bytes than asked for, that fails when none come for too long.
-fn body_stream(
-    host: Arc<Host>,
-    response: Response,
-    blob: &BlobRange,
-    skip: u64,
-    progress: Duration,
-) -> ByteStream {
-    let body = Body {
-        host,
-        response,
-        skip,
-        left: blob.range.end - blob.range.start,
-        progress,
-    };
-    futures::stream::try_unfold(body, |mut body| async move {
-        Ok(body.next().await?.map(|chunk| (chunk, body)))
-    })
-    .boxed()
-}
-
-impl Body {
-    async fn next(&mut self) -> Result<Option<Bytes>, FetchError> {
-        let failed = |kind, message: String| {
-            self.host.failures.fetch_add(1, Ordering::Relaxed);
-            FetchError::new(kind, format!("{}: {message}", self.host.endpoint.name()))
-        };
-        while self.left > 0 {
-            let mut chunk = match timeout(self.progress, self.response.chunk()).await {
-                Err(_) => {
-                    let message = format!("no byte for {} s", self.progress.as_secs());
-                    return Err(failed(FetchErrorKind::Stalled, message));
-                }
-                Ok(Err(error)) => {
-                    let failure = HostFailure::transport("", error);
-                    return Err(failed(FetchErrorKind::Interrupted, failure.message));
-                }
-                Ok(Ok(None)) => {
-                    let message = format!("the transfer ended {} bytes early", self.left);
-                    return Err(failed(FetchErrorKind::Interrupted, message));
-                }
-                Ok(Ok(Some(chunk))) => chunk,
-            };
-            let drop = usize::try_from(self.skip).map_or(chunk.len(), |s| s.min(chunk.len()));
-            self.skip -= drop as u64;
-            bytes::Buf::advance(&mut chunk, drop);
-            if chunk.is_empty() {
-                continue;
-            }
-            chunk.truncate(usize::try_from(self.left).unwrap_or(usize::MAX));
-            self.left -= chunk.len() as u64;
-            return Ok(Some(chunk));
-        }
-        Ok(None)
-    }
 }

@@ -29,7 +29,7 @@ const MAX_ERROR_BODY: u64 = 16 << 10;
 /// Time-outs of a session.
 #[derive(Debug, Clone)]
 pub(crate) struct Limits {
-    /// Longest time without a byte.
+    /// Longest time for a document, and for a transfer to make no real progress.
     pub progress: Duration,
 }
 
@@ -283,13 +283,22 @@ pub(crate) async fn refusal(host: &str, response: Response, limits: &Limits) -> 
     HostFailure::status(host, status, delay, &detail)
 }
 
-/// Reads a whole body of at most `limit` bytes.
+/// Reads a whole body of at most `limit` bytes, all of which must come within the time-out.
 pub(crate) async fn read_body(
     host: &str,
-    mut response: Response,
+    response: Response,
     limit: u64,
     limits: &Limits,
 ) -> Result<Bytes, HostFailure> {
+    let seconds = limits.progress.as_secs();
+    let body = timeout(limits.progress, whole_body(host, response, limit));
+    body.await.unwrap_or_else(|_| {
+        let message = format!("an answer takes longer than {seconds} s");
+        Err(HostFailure::new(host, FailureKind::Stalled, message))
+    })
+}
+
+async fn whole_body(host: &str, mut response: Response, limit: u64) -> Result<Bytes, HostFailure> {
     let too_large = || {
         HostFailure::new(
             host,
@@ -305,17 +314,10 @@ pub(crate) async fn read_body(
     }
     let mut body = BytesMut::new();
     loop {
-        match timeout(limits.progress, response.chunk()).await {
-            Err(_) => {
-                return Err(HostFailure::new(
-                    host,
-                    FailureKind::Stalled,
-                    format!("no byte for {} s", limits.progress.as_secs()),
-                ));
-            }
-            Ok(Err(error)) => return Err(HostFailure::transport(host, error)),
-            Ok(Ok(None)) => return Ok(body.freeze()),
-            Ok(Ok(Some(chunk))) => {
+        match response.chunk().await {
+            Err(error) => return Err(HostFailure::transport(host, error)),
+            Ok(None) => return Ok(body.freeze()),
+            Ok(Some(chunk)) => {
                 if (body.len() + chunk.len()) as u64 > limit {
                     return Err(too_large());
                 }

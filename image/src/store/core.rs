@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use tokio::sync::Semaphore;
 
 use super::catalog::{Catalog, PinnedNames};
 use super::layout::Layout;
@@ -14,6 +13,7 @@ use super::objects::{Key, Objects};
 use crate::digest::Digest;
 use crate::layer::LayerFormat;
 use crate::platform::HostPlatform;
+use crate::pull::places::Places;
 use crate::registry::Registries;
 use crate::unpack::UnpackLimits;
 
@@ -29,10 +29,7 @@ pub(crate) struct Core {
     pub pinned: PinnedNames,
     pub format: Box<dyn LayerFormat>,
     pub registries: Registries,
-    /// Layers of one pull that are fetched at once.
-    pub downloads_per_pull: usize,
-    /// The same of all pulls.
-    pub downloads: Semaphore,
+    pub places: Places,
     pub limits: UnpackLimits,
     pub platform: HostPlatform,
     /// Locked as long as the store is in use.

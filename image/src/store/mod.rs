@@ -42,9 +42,10 @@ pub struct ImageConfig {
     pub root: PathBuf,
     /// Folders of `<host>/hosts.toml` files (`certs.d`); the first that knows a host counts.
     pub config_dirs: Vec<PathBuf>,
-    /// Layers of one image fetched and unpacked at a time; of all images, some times as many.
+    /// Layers of one image fetched and unpacked at a time. All pulls together have four times as
+    /// many, those from one registry twice.
     pub max_concurrent_downloads: usize,
-    /// A transfer without a byte for this long is broken off and resumed.
+    /// A transfer that makes no real progress for this long is broken off and resumed.
     pub progress_timeout: Duration,
     /// Images that garbage collectors must keep: references, or prefixes that end in `*`.
     pub pinned: Vec<String>,

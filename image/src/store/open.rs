@@ -10,7 +10,6 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
-use tokio::sync::Semaphore;
 
 use super::catalog::{Catalog, Hold, PinnedNames};
 use super::commit;
@@ -23,10 +22,8 @@ use crate::digest::Digest;
 use crate::layer::Directory;
 use crate::manifest::ImageConfigFile;
 use crate::platform::HostPlatform;
+use crate::pull::places::Places;
 use crate::registry::Registries;
-
-/// How many pulls may fetch as many layers as one may; the others wait for theirs.
-const PULLS_IN_FULL: usize = 4;
 
 /// A store could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -59,14 +56,7 @@ pub(super) fn open(config: ImageConfig) -> Result<Core, OpenError> {
         pinned: PinnedNames::new(&config.pinned),
         format: Box::new(Directory),
         registries: Registries::new(config.config_dirs, config.progress_timeout),
-        downloads_per_pull: config.max_concurrent_downloads.max(1),
-        downloads: Semaphore::new(
-            config
-                .max_concurrent_downloads
-                .max(1)
-                .saturating_mul(PULLS_IN_FULL)
-                .min(Semaphore::MAX_PERMITS),
-        ),
+        places: Places::new(config.max_concurrent_downloads),
         limits: config.limits,
         platform: HostPlatform::detect(),
         layout,

@@ -45,6 +45,8 @@ pub struct Answer {
     pub cut: Option<usize>,
     /// Before the body.
     pub pause: Duration,
+    /// Between the bytes of the body.
+    pub trickle: Duration,
 }
 
 impl Answer {
@@ -213,6 +215,14 @@ async fn serve(
         tokio::time::sleep(answer.pause).await;
         if request.method != "HEAD" {
             let end = answer.cut.unwrap_or(length);
+            if !answer.trickle.is_zero() {
+                for byte in &answer.body[..end] {
+                    stream.write_all(&[*byte]).await?;
+                    stream.flush().await?;
+                    tokio::time::sleep(answer.trickle).await;
+                }
+                continue;
+            }
             stream.write_all(&answer.body[..end]).await?;
             stream.flush().await?;
             if answer.cut.is_some() {
