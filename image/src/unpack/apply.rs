@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use tar::EntryType;
 
 use super::metadata::{
-    finish_file, gid, mode, set_xattr, times, tolerate_unsupported, uid, usable_xattrs,
+    SET_XATTR, finish_file, gid, mode, set_xattr, times, tolerate_unsupported, uid, usable_xattrs,
 };
 use super::tar_reader::{Entry, TarReader};
 use super::tree::{self, Tree};
@@ -238,7 +238,7 @@ impl Applier {
         )?;
         step("set the mode of", fs::fchmod(folder, mode(entry)))?;
         for (name, value) in usable_xattrs(entry, true) {
-            step("set an xattr of", set_xattr(folder, name, value))?;
+            step(SET_XATTR, set_xattr(folder, name, value))?;
         }
         if self
             .folder_times
@@ -368,7 +368,7 @@ impl Applier {
         for (xattr, value) in usable_xattrs(entry, false) {
             let path = tree::proc_path(parent.as_fd(), name);
             let set = fs::lsetxattr(path, xattr, value, XattrFlags::empty());
-            step("set an xattr of", tolerate_unsupported(set))?;
+            step(SET_XATTR, tolerate_unsupported(set))?;
         }
         step(
             "set the time of",

@@ -8,6 +8,9 @@ use rustix::io::Errno;
 use super::apply::{Step, step};
 use super::tar_reader::Entry;
 
+/// The step, in errors.
+pub(super) const SET_XATTR: &str = "set an xattr of";
+
 pub(super) fn finish_file(file: &OwnedFd, entry: &Entry) -> Step {
     // The order matters: a change of owner clears set-user-ID and file capabilities.
     step(
@@ -16,7 +19,7 @@ pub(super) fn finish_file(file: &OwnedFd, entry: &Entry) -> Step {
     )?;
     step("set the mode of", fs::fchmod(file, mode(entry)))?;
     for (name, value) in usable_xattrs(entry, true) {
-        step("set an xattr of", set_xattr(file, name, value))?;
+        step(SET_XATTR, set_xattr(file, name, value))?;
     }
     step("set the time of", fs::futimens(file, &times(entry.mtime)))
 }

@@ -89,13 +89,13 @@ impl UnpackError {
     /// Whether the disk is full.
     #[must_use]
     pub fn is_no_space(&self) -> bool {
-        matches!(
-            self,
-            Self::Entry {
-                source: Errno::NOSPC | Errno::DQUOT,
-                ..
+        match self {
+            // Of xattrs this may say that they do not fit in their place, whatever space there is.
+            Self::Entry { action, source, .. } => {
+                matches!(*source, Errno::NOSPC | Errno::DQUOT) && *action != metadata::SET_XATTR
             }
-        )
+            _ => false,
+        }
     }
 }
 

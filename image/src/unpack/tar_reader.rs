@@ -79,9 +79,13 @@ impl<R: Read> TarReader<R> {
                     limit: self.max_entries,
                 });
             }
-            let size = header
-                .entry_size()
-                .map_err(|error| malformed(error.to_string()))?;
+            let size = if has_data(header.entry_type()) {
+                header
+                    .entry_size()
+                    .map_err(|error| malformed(error.to_string()))?
+            } else {
+                0
+            };
             self.begin(size)?;
             match header.entry_type() {
                 EntryType::GNULongName => extended.path = Some(until_nul(self.extended()?)),
@@ -214,6 +218,7 @@ impl<R: Read> TarReader<R> {
         let kind = header.entry_type();
         if let Some(size) = extended.size
             && kind != EntryType::GNUSparse
+            && has_data(kind)
         {
             self.begin(size)?;
         }
@@ -388,6 +393,20 @@ fn add_parts(headers: &[GnuSparseHeader], parts: &mut Vec<(u64, u64)>) -> Result
         return Err(malformed("a sparse file of too many parts"));
     }
     Ok(())
+}
+
+/// Whatever size the others' headers tell, no data follows them: Go's reader, with which most images
+/// are looked at, sees it so.
+fn has_data(kind: EntryType) -> bool {
+    !matches!(
+        kind,
+        EntryType::Link
+            | EntryType::Symlink
+            | EntryType::Char
+            | EntryType::Block
+            | EntryType::Directory
+            | EntryType::Fifo
+    )
 }
 
 /// GNU tar writes times before the epoch as negative binary numbers.

@@ -309,7 +309,7 @@ fn broken_tars_are_errors_and_not_panics() {
     };
     for cut in (1..3500).step_by(97) {
         // Within a header, within the file's data, or within the end.
-        let torn = matches!(cut, 1..2512 | 2561..3072 | 3073..3584);
+        let torn = matches!(cut, 1..=2511 | 2561..=3071 | 3073..=3583);
         assert_eq!(broken(&good[..cut]), torn, "cut at {cut}");
     }
     for position in (0..512).step_by(3) {
