@@ -77,12 +77,12 @@ impl FromStr for Digest {
     fn from_str(text: &str) -> Result<Self, DigestError> {
         match text.split_once(':') {
             Some(("sha256", hex)) => {
-                Self::from_hex(hex).map_err(|_| DigestError::Malformed(text.to_owned()))
+                Self::from_hex(hex).map_err(|_| DigestError::Malformed(crate::shown(text)))
             }
             Some((algorithm, _)) if !algorithm.is_empty() => {
-                Err(DigestError::Algorithm(algorithm.to_owned()))
+                Err(DigestError::Algorithm(crate::shown(algorithm)))
             }
-            _ => Err(DigestError::Malformed(text.to_owned())),
+            _ => Err(DigestError::Malformed(crate::shown(text))),
         }
     }
 }

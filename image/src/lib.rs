@@ -19,6 +19,17 @@ mod registry;
 mod store;
 mod unpack;
 
+/// Most characters of a foreign text in an error.
+const SHOWN: usize = 200;
+
+/// A foreign text for an error, which becomes a header of an answer and a line of a log.
+fn shown(text: &str) -> String {
+    match text.char_indices().nth(SHOWN) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
 pub use auth::{Credentials, CredentialsError};
 pub use digest::{Digest, DigestError};
 pub use image::{Image, LayerLease};

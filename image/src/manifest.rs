@@ -4,16 +4,25 @@
 //! image manifest V2 schema 2.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
+use serde::de::{IgnoredAny, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use crate::digest::{Digest, DigestError};
 use crate::platform::{HostPlatform, Platform};
+use crate::shown;
 
 /// Largest manifest or index read, in bytes.
-pub(crate) const MAX_MANIFEST: u64 = 8 << 20;
+pub(crate) const MAX_MANIFEST: u64 = 4 << 20;
 /// Largest image config read, in bytes.
-pub(crate) const MAX_CONFIG: u64 = 16 << 20;
+pub(crate) const MAX_CONFIG: u64 = 4 << 20;
+/// Most that is kept in memory of what a config says about containers, in bytes.
+const MAX_SETTINGS: u64 = 1 << 20;
+/// Platforms named when none of an index fits.
+const MAX_OFFERED: usize = 20;
+/// What a text takes besides its bytes.
+const TEXT_COST: u64 = 48;
 /// Overlayfs takes 500 lower layers.
 const MAX_LAYERS: usize = 500;
 
@@ -141,11 +150,57 @@ struct Raw {
     #[serde(rename = "mediaType", default)]
     media_type: String,
     #[serde(default)]
-    manifests: Option<Vec<serde_json::Value>>,
+    manifests: Option<Entries>,
     #[serde(default)]
     config: Option<Descriptor>,
     #[serde(default)]
     layers: Option<Vec<Descriptor>>,
+}
+
+/// The usable entries of an index. One for a platform or with a digest that we do not know is not
+/// ours to refuse.
+struct Entries(Vec<Descriptor>);
+
+impl<'de> Deserialize<'de> for Entries {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_seq(EntriesVisitor)
+    }
+}
+
+struct EntriesVisitor;
+
+impl<'de> Visitor<'de> for EntriesVisitor {
+    type Value = Entries;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list of manifests")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut entries: A) -> Result<Entries, A::Error> {
+        #[derive(Deserialize)]
+        struct Entry {
+            #[serde(rename = "mediaType", default)]
+            media_type: String,
+            #[serde(default)]
+            digest: String,
+            #[serde(default)]
+            size: u64,
+            #[serde(default)]
+            platform: Option<Platform>,
+        }
+        let mut known = Vec::new();
+        while let Some(entry) = entries.next_element::<Entry>()? {
+            if let Ok(digest) = entry.digest.parse() {
+                known.push(Descriptor {
+                    media_type: entry.media_type,
+                    digest,
+                    size: entry.size,
+                    platform: entry.platform,
+                });
+            }
+        }
+        Ok(Entries(known))
+    }
 }
 
 /// Reads a manifest or index; `content_type` is what the registry called it.
@@ -169,19 +224,12 @@ pub(crate) fn parse(bytes: &[u8], content_type: &str) -> Result<Document, Manife
         (Some(_), ..) if matches!(media_type, OCI_MANIFEST | DOCKER_MANIFEST) => {
             Err(ManifestError::Ambiguous)
         }
-        (Some(entries), None, None) => {
-            // An entry for a platform or with a digest we do not know is not ours to refuse.
-            let entries = entries
-                .into_iter()
-                .filter_map(|entry| serde_json::from_value(entry).ok())
-                .collect();
-            Ok(Document::Index(entries))
-        }
+        (Some(entries), None, None) => Ok(Document::Index(entries.0)),
         (None, Some(_), _) if matches!(media_type, OCI_INDEX | DOCKER_LIST) => {
             Err(ManifestError::Ambiguous)
         }
         (None, Some(config), layers) => manifest(config, layers.unwrap_or_default()),
-        (None, None, _) => Err(ManifestError::MediaType(media_type.to_owned())),
+        (None, None, _) => Err(ManifestError::MediaType(shown(media_type))),
     }
 }
 
@@ -230,7 +278,7 @@ impl Descriptor {
         } else {
             Err(ManifestError::LayerType {
                 digest: self.digest,
-                media_type: self.media_type.clone(),
+                media_type: shown(&self.media_type),
             })
         }
     }
@@ -260,7 +308,8 @@ pub(crate) fn select<'a>(
             offered: entries
                 .iter()
                 .filter_map(|entry| entry.platform.as_ref())
-                .map(ToString::to_string)
+                .take(MAX_OFFERED)
+                .map(|platform| shown(&platform.to_string()))
                 .collect::<Vec<_>>()
                 .join(", "),
         })
@@ -298,6 +347,21 @@ pub struct ContainerConfig {
     pub volumes: BTreeSet<String>,
 }
 
+impl ContainerConfig {
+    /// About what it takes in memory, in bytes.
+    fn memory(&self) -> u64 {
+        let lists = [&self.env, &self.entrypoint, &self.cmd];
+        let sets = [&self.exposed_ports, &self.volumes];
+        let labels = self.labels.iter().flat_map(|(key, value)| [key, value]);
+        let texts = [&self.user, &self.working_dir, &self.stop_signal]
+            .into_iter()
+            .chain(lists.into_iter().flatten())
+            .chain(sets.into_iter().flatten())
+            .chain(labels);
+        texts.map(|text| TEXT_COST + text.len() as u64).sum()
+    }
+}
+
 /// A parsed image config.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct ImageConfigFile {
@@ -310,8 +374,12 @@ pub(crate) struct ImageConfigFile {
 
 #[derive(Deserialize)]
 struct RawConfig {
-    #[serde(flatten)]
-    platform: Platform,
+    #[serde(default)]
+    architecture: String,
+    #[serde(default)]
+    os: String,
+    #[serde(default)]
+    variant: String,
     #[serde(default)]
     created: Option<String>,
     #[serde(default)]
@@ -336,11 +404,23 @@ impl ImageConfigFile {
                 what: "image config",
                 source,
             })?;
+        let size = raw.config.memory();
+        if size > MAX_SETTINGS {
+            return Err(ManifestError::TooLarge {
+                what: "settings for containers",
+                size,
+                limit: MAX_SETTINGS,
+            });
+        }
         Ok(Self {
             container: raw.config,
             created: raw.created.filter(|text| !text.is_empty()),
             author: raw.author.filter(|text| !text.is_empty()),
-            platform: raw.platform,
+            platform: Platform {
+                architecture: raw.architecture,
+                os: raw.os,
+                variant: raw.variant,
+            },
             diff_ids: raw.rootfs.diff_ids,
         })
     }
@@ -355,7 +435,7 @@ impl ImageConfigFile {
         }
         if !host.accepts_config(&self.platform) {
             return Err(ManifestError::WrongPlatform {
-                image: self.platform.to_string(),
+                image: shown(&self.platform.to_string()),
                 host: host.to_string(),
             });
         }
@@ -373,7 +453,7 @@ where
 }
 
 fn keys<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeSet<String>, D::Error> {
-    let map: Option<BTreeMap<String, serde_json::Value>> = Option::deserialize(deserializer)?;
+    let map: Option<BTreeMap<String, IgnoredAny>> = Option::deserialize(deserializer)?;
     Ok(map.unwrap_or_default().into_keys().collect())
 }
 

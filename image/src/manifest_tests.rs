@@ -106,3 +106,69 @@ fn chain_ids_follow_the_specification() {
     assert_eq!(chain[0], a);
     assert_eq!(chain[1], Digest::of(format!("{a} {b}").as_bytes()));
 }
+
+#[test]
+fn indexes_of_millions_of_entries_cost_little() {
+    let mut index = br#"{"schemaVersion": 2, "manifests": ["#.to_vec();
+    let entry = br#"{"a":[{}]},"#;
+    while index.len() + entry.len() < usize::try_from(MAX_MANIFEST).unwrap() {
+        index.extend_from_slice(entry);
+    }
+    index.pop();
+    index.extend_from_slice(b"]}");
+    let Document::Index(entries) = parse(&index, OCI_INDEX).unwrap() else {
+        panic!("an index");
+    };
+    assert_eq!(entries.capacity(), 0);
+}
+
+#[test]
+fn what_a_config_keeps_in_memory_is_bounded() {
+    let count = usize::try_from(MAX_SETTINGS / TEXT_COST).unwrap() + 1;
+    for key in ["Env", "Cmd"] {
+        let config = json(&serde_json::json!({"config": {key: vec![""; count]}}));
+        let error = ImageConfigFile::parse(&config).unwrap_err();
+        assert!(matches!(error, ManifestError::TooLarge { .. }), "{error}");
+    }
+    for key in ["Labels", "Volumes"] {
+        let value = |key: &str| match key {
+            "Labels" => serde_json::json!(""),
+            _ => serde_json::json!({}),
+        };
+        let map: serde_json::Map<_, _> = (0..count).map(|n| (n.to_string(), value(key))).collect();
+        let config = json(&serde_json::json!({"config": {key: map}}));
+        let error = ImageConfigFile::parse(&config).unwrap_err();
+        assert!(matches!(error, ManifestError::TooLarge { .. }), "{error}");
+    }
+}
+
+#[test]
+fn errors_are_short_whatever_a_document_says() {
+    let long = "x".repeat(1 << 20);
+    let platform = serde_json::json!({"os": long, "architecture": long});
+    let entry = serde_json::json!({"mediaType": OCI_MANIFEST, "platform": platform,
+        "digest": Digest::of(b"m").to_string(), "size": 9});
+    let index = json(&serde_json::json!({"schemaVersion": 2, "manifests": [entry]}));
+    let Document::Index(entries) = parse(&index, OCI_INDEX).unwrap() else {
+        panic!("an index");
+    };
+    let layer = serde_json::json!({"mediaType": long, "digest": Digest::of(b"l").to_string(),
+        "size": 9});
+    let layers = json(&serde_json::json!({"schemaVersion": 2, "layers": [layer],
+        "config": {"digest": Digest::of(b"c").to_string(), "size": 9}}));
+    let bad_digest = json(&serde_json::json!({"schemaVersion": 2, "layers": [],
+        "config": {"digest": format!("sha256:{long}"), "size": 9}}));
+    let media_type = json(&serde_json::json!({"schemaVersion": 2, "mediaType": long}));
+    for error in [
+        select(&entries, &HostPlatform::detect()).unwrap_err(),
+        parse(&layers, "").unwrap_err(),
+        parse(&bad_digest, "").unwrap_err(),
+        parse(&media_type, "").unwrap_err(),
+    ] {
+        let mut text = error.to_string();
+        if let Some(source) = std::error::Error::source(&error) {
+            text += &source.to_string();
+        }
+        assert!(text.len() < 1000, "{} bytes", text.len());
+    }
+}

@@ -169,7 +169,12 @@ impl Authorizer {
         let realm = Url::parse(text)
             .ok()
             .filter(|url| matches!(url.scheme(), "http" | "https"))
-            .ok_or_else(|| invalid(format!("the Bearer challenge's realm {text:?} is no URL")))?;
+            .ok_or_else(|| {
+                invalid(format!(
+                    "the Bearer challenge's realm {:?} is no URL",
+                    crate::shown(text)
+                ))
+            })?;
         let exposes = realm.scheme() == "http"
             && host.scheme() == "https"
             && !matches!(self.secret, Secret::Anonymous)
