@@ -146,3 +146,52 @@ async fn a_zstd_frame_cannot_ask_for_any_memory() {
     let text = chain(&error);
     assert!(text.contains("memory"), "{text}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_registry_cannot_name_a_private_image() {
+    let (owner, thief) = (Fake::start().await, Fake::start().await);
+    let store = Store::new();
+    let image = simple("private");
+    let name = owner.push("private", "1", &image);
+    store.pull_ok(&name).await;
+    // All that a manifest made by hand needs are digests.
+    let stolen = thief.push("theft", "1", &image);
+    thief.hook(|request| {
+        request
+            .path
+            .contains("/blobs/")
+            .then(|| Answer::status(404))
+    });
+    let error = store.try_pull(&stolen, None).await.unwrap_err();
+    assert_eq!(error.kind(), PullErrorKind::NotFound, "{}", chain(&error));
+    // Nor does a config do that it has, which names the layers.
+    let layers: Vec<String> = image.blobs[..2]
+        .iter()
+        .map(|blob| Digest::of(blob).to_string())
+        .collect();
+    thief.hook(move |request| {
+        let name = request.path.rsplit('/').next().unwrap_or_default();
+        layers
+            .iter()
+            .any(|layer| layer == name)
+            .then(|| Answer::status(404))
+    });
+    let error = store.try_pull(&stolen, None).await.unwrap_err();
+    assert_eq!(error.kind(), PullErrorKind::NotFound, "{}", chain(&error));
+    // The owner's registry is asked for nothing twice.
+    let blobs = owner.seen("GET", "/blobs/").len();
+    store.pull_ok(&name).await;
+    assert_eq!(owner.seen("GET", "/blobs/").len(), blobs);
+    // One that has the layers gives them once.
+    thief.hook(|_| None);
+    store.pull_ok(&stolen).await;
+    let again = thief.push("theft", "2", &image);
+    let blobs = thief
+        .seen("GET", &Digest::of(&image.blobs[0]).to_string())
+        .len();
+    store.pull_ok(&again).await;
+    let after = thief
+        .seen("GET", &Digest::of(&image.blobs[0]).to_string())
+        .len();
+    assert_eq!((after, store.layers().len()), (blobs, 2));
+}

@@ -11,6 +11,7 @@ use super::progress::{Progress, ProgressEvent};
 use super::stream::{self, ChannelReader, HashingReader};
 use crate::background;
 use crate::digest::Digest;
+use crate::store::commit::push_new;
 use crate::store::core::Core;
 use crate::store::objects::{Key, Present};
 use crate::store::record::{self, LAYER_RECORD, LayerRecord};
@@ -72,6 +73,10 @@ pub(crate) struct Job {
     pub size: u64,
     /// Digest of the tar; `None` for an artifact, whose layers have only their blob's digest.
     pub diff_id: Option<Digest>,
+    /// Whom the caller asked for the image.
+    pub registry: String,
+    /// Whether the repository gave this very image before.
+    pub given_before: bool,
 }
 
 /// A folder that is thrown away unless it is moved into place.
@@ -118,12 +123,11 @@ pub(crate) async fn obtain(
     let key = Key::Layer(job.chain_id);
     let lock = core.objects.lock(key).await;
     let present = core.objects.present(key);
-    // A config may name any layer; only a blob that was seen to unpack to it proves that the caller
-    // could have read it.
-    if present
-        .as_ref()
-        .is_some_and(|p| p.sources.contains(&job.blob))
-    {
+    // A config may name any layer, and a manifest any blob. Only a registry that had the layer is
+    // trusted to give it to those alone who may have it; others have to give it first.
+    if present.as_ref().is_some_and(|p| {
+        p.sources.contains(&job.blob) && (job.given_before || p.registries.contains(&job.registry))
+    }) {
         progress.event(&ProgressEvent::LayerPresent { digest: job.blob });
         return Ok(Outcome::InPlace);
     }
@@ -230,7 +234,8 @@ fn decoder(reader: &mut ChannelReader) -> io::Result<Box<dyn Read + '_>> {
 }
 
 async fn add_source(core: &Arc<Core>, job: &Job, mut present: Present) -> Result<(), LayerError> {
-    present.sources.push(job.blob);
+    push_new(&mut present.sources, &job.blob);
+    push_new(&mut present.registries, &job.registry);
     let path = core.layout.layer(&job.chain_id).join(LAYER_RECORD);
     let text = encode(job.chain_id, &present)?;
     core.blocking(move || {
@@ -247,6 +252,7 @@ fn encode(chain_id: Digest, present: &Present) -> Result<Vec<u8>, LayerError> {
         version: record::VERSION,
         chain_id,
         sources: present.sources.clone(),
+        registries: present.registries.clone(),
         bytes: present.bytes,
         inodes: present.inodes,
     })
@@ -269,6 +275,7 @@ impl Staged {
             inodes: self.written.inodes + 2,
             durable: false,
             sources: vec![self.job.blob],
+            registries: vec![self.job.registry.clone()],
         };
         let text = encode(self.job.chain_id, &present)?;
         joey_failpoint::hit("image.layer.record").map_err(LayerError::Store)?;

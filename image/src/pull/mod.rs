@@ -10,6 +10,7 @@ mod resolve;
 mod stream;
 
 use std::fmt;
+use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -235,12 +236,15 @@ pub(crate) async fn run(core: Arc<Core>, request: PullRequest) -> Result<Arc<Ima
             .map(|layer| (layer.digest, layer.size))
             .collect(),
     });
-    let jobs = jobs(&resolved);
+    let jobs = jobs(&resolved, reference.host());
     let chain: Vec<Digest> = jobs.iter().map(|job| job.chain_id).collect();
     let keys = chain.iter().copied().map(Key::Layer);
     let blobs = resolved.blobs.iter().map(|(digest, _)| Key::Blob(*digest));
     let pins = core.objects.pin(keys.chain(blobs));
     let places = core.places.of_pull(reference.host());
+    let root = core.layout.root.clone();
+    let disk = core.blocking(move || File::open(root)).await;
+    let disk = disk.map_err(|error| CommitError::new("open", core.layout.root.clone(), error))?;
     if let Err(error) = layers(&core, session, jobs, places, &progress).await {
         if error.is_from_outside() {
             keep_for_retry(pins);
@@ -260,7 +264,7 @@ pub(crate) async fn run(core: Arc<Core>, request: PullRequest) -> Result<Arc<Ima
         },
         digest: reference.with_digest(resolved.top).to_string(),
     };
-    let commit = commit::commit(&core, new, pins);
+    let commit = commit::commit(&core, new, disk, pins);
     Ok(commit.instrument(debug_span!("commit image")).await?)
 }
 
@@ -271,7 +275,7 @@ fn keep_for_retry(pins: Pins) {
     });
 }
 
-fn jobs(resolved: &Resolved) -> Vec<Job> {
+fn jobs(resolved: &Resolved, registry: &str) -> Vec<Job> {
     let layers = &resolved.manifest.layers;
     let image = resolved.manifest.is_image;
     let chain = if image {
@@ -298,6 +302,8 @@ fn jobs(resolved: &Resolved) -> Vec<Job> {
             } else {
                 None
             },
+            registry: registry.to_owned(),
+            given_before: resolved.given_before,
         })
         .collect()
 }

@@ -27,10 +27,12 @@ pub(crate) struct Resolved {
     pub config: ImageConfigFile,
     /// All documents, to be kept.
     pub blobs: Vec<(Digest, Bytes)>,
+    /// Whether the repository gave this very image before.
+    pub given_before: bool,
 }
 
 /// Resolves a reference. The registry is asked in any case: it alone knows whether this caller may
-/// read the image. What it names by digest and is here already is not fetched again.
+/// read the image. What is here already is not fetched again where the repository gave it before.
 pub(crate) async fn resolve(
     core: &Arc<Core>,
     session: &Arc<Session>,
@@ -42,6 +44,7 @@ pub(crate) async fn resolve(
     };
     let mut document = top_document(core, session, reference).await?;
     let top = document.digest;
+    let known = given_before(core, reference, top);
     let mut blobs = Vec::new();
     let mut depth = 0;
     let (manifest, digest) = loop {
@@ -55,7 +58,7 @@ pub(crate) async fn resolve(
                     return Err(malformed(ManifestError::TooDeep(MAX_DEPTH)));
                 }
                 let chosen = manifest::select(&entries, &core.platform).map_err(malformed)?;
-                document = child(core, session, chosen).await?;
+                document = child(core, session, chosen, known).await?;
             }
         }
     };
@@ -66,9 +69,10 @@ pub(crate) async fn resolve(
             manifest,
             config: ImageConfigFile::default(),
             blobs,
+            given_before: known,
         });
     }
-    let bytes = config_blob(core, session, &manifest.config, reference).await?;
+    let bytes = config_blob(core, session, &manifest.config, reference, known).await?;
     let config = ImageConfigFile::parse(&bytes)
         .and_then(|config| {
             config.check(manifest.layers.len(), &core.platform)?;
@@ -82,7 +86,15 @@ pub(crate) async fn resolve(
         manifest,
         config,
         blobs,
+        given_before: known,
     })
+}
+
+/// Whether this very repository gave a document before. A registry's word for a digest is no proof
+/// that it has the content: any registry could name another's private image.
+fn given_before(core: &Core, reference: &Reference, digest: Digest) -> bool {
+    let name = reference.with_digest(digest).to_string();
+    core.catalog.lock().id_of_name(&name).is_some()
 }
 
 async fn top_document(
@@ -91,18 +103,17 @@ async fn top_document(
     reference: &Reference,
 ) -> Result<Fetched, PullError> {
     // A HEAD pays only where it may save the GET; it is not counted by rate limits.
-    let named = |name: &Reference| core.catalog.lock().id_of_name(&name.to_string()).is_some();
-    // A registry's word for a digest is no proof that it has the content: only what this very
-    // repository gave before is taken from here, or any registry could name another's private image.
-    let given_before = |digest| named(&reference.with_digest(digest));
     let known = match reference.target() {
-        Target::Tag(_) => named(reference),
-        Target::Digest(digest) => given_before(*digest),
+        Target::Tag(_) => {
+            let name = reference.to_string();
+            core.catalog.lock().id_of_name(&name).is_some()
+        }
+        Target::Digest(digest) => given_before(core, reference, *digest),
     };
     if known
         && let Some(digest) = session.head().await?
         && match_target(reference.target(), digest)
-        && given_before(digest)
+        && given_before(core, reference, digest)
         && let Some(bytes) = core.local_blob(digest).await
     {
         return Ok(Fetched {
@@ -125,8 +136,9 @@ async fn child(
     core: &Arc<Core>,
     session: &Session,
     descriptor: &Descriptor,
+    known: bool,
 ) -> Result<Fetched, PullError> {
-    if let Some(bytes) = core.local_blob(descriptor.digest).await {
+    if known && let Some(bytes) = core.local_blob(descriptor.digest).await {
         return Ok(Fetched {
             digest: descriptor.digest,
             media_type: descriptor.media_type.clone(),
@@ -141,6 +153,7 @@ async fn config_blob(
     session: &Arc<Session>,
     descriptor: &Descriptor,
     reference: &Reference,
+    known: bool,
 ) -> Result<Bytes, PullError> {
     if descriptor.size > manifest::MAX_CONFIG {
         return Err(PullError::Manifest {
@@ -152,7 +165,7 @@ async fn config_blob(
             },
         });
     }
-    if let Some(bytes) = core.local_blob(descriptor.digest).await {
+    if known && let Some(bytes) = core.local_blob(descriptor.digest).await {
         return Ok(bytes);
     }
     let source: Arc<dyn BlobSource> = session.clone();

@@ -1,5 +1,6 @@
 //! Making a pulled image part of the store.
 
+use std::fs::File;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -37,6 +38,14 @@ impl CommitError {
         }
     }
 
+    pub(crate) fn new(action: &'static str, path: PathBuf, source: io::Error) -> Self {
+        Self {
+            action,
+            path,
+            source,
+        }
+    }
+
     pub(crate) fn is_no_space(&self) -> bool {
         self.source.kind() == io::ErrorKind::StorageFull
     }
@@ -54,10 +63,12 @@ pub(crate) struct NewImage {
     pub digest: String,
 }
 
-/// Records an image: its blobs, one `syncfs` for all that is new, then its record.
+/// Records an image: its blobs, one `syncfs` for all that is new, then its record. `disk` was opened
+/// before anything was written: the kernel tells it of every write that failed since.
 pub(crate) async fn commit(
     core: &Arc<Core>,
     new: NewImage,
+    disk: File,
     pins: Pins,
 ) -> Result<Arc<Image>, CommitError> {
     for (digest, bytes) in &new.blobs {
@@ -71,7 +82,7 @@ pub(crate) async fn commit(
         .chain(new.blobs.iter().map(|(digest, _)| Key::Blob(*digest)))
         .collect();
     if core.objects.any_volatile(&keys) {
-        sync_all(core).await?;
+        sync_all(core, disk).await?;
         core.objects.mark_durable(&keys);
     }
     let _guard = core.records.lock().await;
@@ -88,8 +99,14 @@ pub(crate) async fn commit(
         return Ok(Arc::clone(image));
     }
     write_record(core, &record).await?;
-    if let Some(tag) = &new.tag {
-        take_tag_from_others(core, tag, &new.id).await?;
+    if let Some(tag) = &new.tag
+        && let Err(error) = take_tag_from_others(core, tag, &new.id).await
+    {
+        if known.is_none() {
+            // Its layers go with the pins.
+            withdraw_record(core, &record.id).await;
+        }
+        return Err(error);
     }
     let image = enter(core, record, Arc::new(new.config));
     drop(pins);
@@ -128,12 +145,21 @@ async fn keep_blob(core: &Arc<Core>, digest: Digest, bytes: Bytes) -> Result<(),
     Ok(())
 }
 
-async fn sync_all(core: &Arc<Core>) -> Result<(), CommitError> {
-    let root = core.layout.root.clone();
+async fn withdraw_record(core: &Core, id: &Digest) {
+    let path = core.layout.image(id);
+    let removed = core.blocking(move || {
+        joey_failpoint::hit("image.record.withdraw")?;
+        std::fs::remove_file(path)
+    });
+    if let Err(error) = removed.await {
+        tracing::warn!(%id, %error, "the record of an image that was not pulled stays behind");
+    }
+}
+
+async fn sync_all(core: &Arc<Core>, disk: File) -> Result<(), CommitError> {
     core.blocking(move || {
         joey_failpoint::hit("image.sync")?;
-        let root = std::fs::File::open(root)?;
-        Ok(rustix::fs::syncfs(root)?)
+        Ok(rustix::fs::syncfs(disk)?)
     })
     .await
     .map_err(|source| CommitError {
@@ -159,18 +185,19 @@ fn merge(known: Option<&ImageRecord>, new: &NewImage) -> ImageRecord {
     });
     record.updated_at = now;
     for (digest, _) in &new.blobs {
-        push_new(&mut record.blobs, *digest);
+        push_new(&mut record.blobs, digest);
     }
     if let Some(tag) = &new.tag {
-        push_new(&mut record.tags, tag.clone());
+        push_new(&mut record.tags, tag);
     }
-    push_new(&mut record.digests, new.digest.clone());
+    push_new(&mut record.digests, &new.digest);
     record
 }
 
-fn push_new<T: PartialEq>(list: &mut Vec<T>, item: T) {
-    if !list.contains(&item) {
-        list.push(item);
+/// Adds an item to a list that has none of it yet.
+pub(crate) fn push_new<T: PartialEq + Clone>(list: &mut Vec<T>, item: &T) {
+    if !list.contains(item) {
+        list.push(item.clone());
     }
 }
 

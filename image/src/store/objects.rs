@@ -29,6 +29,8 @@ pub(crate) struct Present {
     pub durable: bool,
     /// Of a layer: the compressed blobs that were proven to unpack to it.
     pub sources: Vec<Digest>,
+    /// Of a layer: the registries that gave one of them.
+    pub registries: Vec<String>,
 }
 
 impl Present {

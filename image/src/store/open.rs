@@ -179,9 +179,25 @@ fn load_layer(core: &Core, chain_id: &Digest) -> Result<(), RecordError> {
             // It has been flushed before the record that names it was written.
             durable: true,
             sources: record.sources,
+            registries: record.registries,
         },
     );
     Ok(())
+}
+
+/// The layer of a folder that overlayfs has as a lower, if it is whole.
+pub(super) fn layer_of(core: &Core, lower: &Path) -> Option<Digest> {
+    let folder = lower
+        .ancestors()
+        .find(|path| path.parent() == Some(&core.layout.layers()))?;
+    let chain_id = Digest::from_hex(folder.file_name()?.to_str()?).ok()?;
+    match load_layer(core, &chain_id) {
+        Ok(()) => Some(chain_id),
+        Err(error) => {
+            tracing::warn!(lower = %lower.display(), "a layer in use can't be kept: {error}");
+            None
+        }
+    }
 }
 
 fn load_blob(core: &Core, digest: &Digest) -> Result<(), RecordError> {
@@ -193,7 +209,7 @@ fn load_blob(core: &Core, digest: &Digest) -> Result<(), RecordError> {
             bytes: metadata.len().next_multiple_of(4096),
             inodes: 1,
             durable: true,
-            sources: Vec::new(),
+            ..Present::default()
         },
     );
     Ok(())

@@ -56,6 +56,9 @@ pub(crate) struct LayerRecord {
     pub chain_id: Digest,
     /// Digests of compressed blobs proven to unpack to this layer.
     pub sources: Vec<Digest>,
+    /// Registries, by `host[:port]`, that gave one of them.
+    #[serde(default)]
+    pub registries: Vec<String>,
     pub bytes: u64,
     pub inodes: u64,
 }
