@@ -15,7 +15,7 @@ use joey_proto::shim;
 use joey_shim_client::Shim;
 
 use crate::config::netns_path;
-use crate::container::{delete_in_background, kill_group};
+use crate::container::{delete_in_background, held_images, kill_group};
 use crate::error::Result;
 use crate::ids;
 use crate::model::{
@@ -407,24 +407,37 @@ impl Runtime {
         for id in names(&trash) {
             delete_in_background(trash.join(id));
         }
-        let pods: Vec<String> = self
-            .all_pods()
-            .iter()
-            .map(|pod| pod.id().to_owned())
-            .collect();
+        let mut pods = Vec::new();
+        for pod in self.all_pods() {
+            if let Some(network) = &pod.record().network
+                && let Err(error) = self.network.restore(pod.id(), network).await
+            {
+                tracing::warn!(pod = pod.id(), %error, "the pod's network is not as it was");
+            }
+            pods.push(pod.id().to_owned());
+        }
         if let Err(error) = self.network.gc(&pods).await {
             tracing::warn!(%error, "network leftovers stay behind");
         }
     }
 
-    /// Lets go of the images that no container holds any more.
+    /// Lets go of the images that no container holds any more, and holds again those whose hold is
+    /// lost: a running container must not lose its layers.
     async fn sweep_images(&self) {
         let pods = self.all_pods();
-        let containers = pods.iter().flat_map(|pod| pod.containers());
-        let owners = containers.flat_map(|container| {
-            crate::container::image_owners(&container.record()).collect::<Vec<_>>()
-        });
-        self.images.retain_holds(&owners.collect());
+        let mut owners = HashSet::new();
+        for container in pods.iter().flat_map(|pod| pod.containers()) {
+            for held in held_images(&container.record()) {
+                let restored = self
+                    .images
+                    .restore_hold(&held.owner, held.image_id, held.lowers);
+                if let Err(error) = restored {
+                    tracing::warn!(container = container.id(), %error, "an image is not held");
+                }
+                owners.insert(held.owner);
+            }
+        }
+        self.images.retain_holds(&owners);
         if let Err(error) = self.images.gc().await {
             tracing::warn!(%error, "leftovers of images stay behind");
         }

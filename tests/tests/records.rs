@@ -149,3 +149,50 @@ async fn after_a_reboot_pods_are_not_ready_and_containers_ended_until_they_are_r
     stand.client.remove_pod(&pod).await;
     stand.assert_clean().await;
 }
+
+#[tokio::test]
+async fn a_bad_hold_takes_no_layers_of_a_running_container() {
+    let mut stand = Stand::start().await;
+    let image = stand
+        .image("held", |image| image.file("only", 0o644, b"here"))
+        .await;
+    let config = stand.pod_config("held");
+    let pod = stand.client.run_pod(&config).await;
+    let container = joey_tests::container_spec("main", &image, &["sleep", "1000"]);
+    let id = stand.client.run(&pod, &container, &config).await;
+    let request = RemoveImageRequest {
+        image: Some(ImageSpec {
+            image,
+            ..Default::default()
+        }),
+    };
+    stand.client.images().remove_image(request).await.unwrap();
+    for _ in 0..2 {
+        stand
+            .restart_after(|daemon| {
+                let holds = daemon.root().join("images/holds");
+                for hold in std::fs::read_dir(holds).unwrap().flatten() {
+                    std::fs::write(hold.path(), "{ torn").unwrap();
+                }
+            })
+            .await;
+        // The page cache would still answer: what is on disk counts.
+        let layers = stand.daemon.root().join("images/layers");
+        let files = std::fs::read_dir(layers).unwrap().flatten();
+        assert!(
+            files
+                .map(|layer| layer.path().join("fs/only"))
+                .any(|file| file.exists())
+        );
+        let (text, err, _) = stand.client.exec(&id, &["cat", "/only"]).await;
+        assert_eq!(text, "here", "{err}");
+    }
+    stand.client.remove_pod(&pod).await;
+    let layers = stand.daemon.root().join("images/layers");
+    joey_tests::eventually("the layers go with the container", || async {
+        let mut files = std::fs::read_dir(&layers).unwrap().flatten();
+        !files.any(|layer| layer.path().join("fs/only").exists())
+    })
+    .await;
+    stand.assert_clean().await;
+}

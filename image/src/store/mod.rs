@@ -341,14 +341,23 @@ impl ImageStore {
             let entry = catalog.find(image_id).ok().flatten().ok_or_else(gone)?;
             (entry.record.id, entry.record.layers.clone())
         };
+        self.record_hold(owner, id, layers)
+    }
+
+    fn record_hold(
+        &self,
+        owner: &str,
+        image: Digest,
+        layers: Vec<Digest>,
+    ) -> Result<(), LeaseError> {
         let (pins, complete) = self.pin_layers(&layers);
         if !complete {
-            return Err(gone());
+            return Err(LeaseError::Gone(image.to_string()));
         }
         let record = HoldRecord {
             version: record::VERSION,
             owner: owner.to_owned(),
-            image: id,
+            image,
             layers,
         };
         self.core.released.lock().retain(|other| other != owner);
@@ -368,6 +377,36 @@ impl ImageStore {
             .insert(owner.to_owned(), hold);
         drop(replaced);
         Ok(())
+    }
+
+    /// Holds again what `owner` had, if the record of it is lost: `lowers` as its lease told them.
+    ///
+    /// # Errors
+    ///
+    /// See [`LeaseError`].
+    pub fn restore_hold(
+        &self,
+        owner: &str,
+        image_id: &str,
+        lowers: &[PathBuf],
+    ) -> Result<(), LeaseError> {
+        check_owner(owner)?;
+        if self.core.catalog.lock().holds.contains_key(owner) {
+            return Ok(());
+        }
+        let gone = || LeaseError::Gone(image_id.to_owned());
+        let image = image_id.parse().map_err(|_| gone())?;
+        let mut layers = Vec::with_capacity(lowers.len());
+        for lower in lowers.iter().rev() {
+            if *lower != self.core.layout.empty() {
+                layers.push(open::layer_of(&self.core, lower).ok_or_else(gone)?);
+            }
+        }
+        tracing::warn!(
+            owner,
+            "the record of an image's use is lost, and written again"
+        );
+        self.record_hold(owner, image, layers)
     }
 
     /// Ends what [`hold`](Self::hold) began; without a hold nothing happens.

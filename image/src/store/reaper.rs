@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::core::Core;
 use super::layout;
-use super::objects::{Key, Objects};
+use super::objects::{Key, Objects, Usage};
 use crate::digest::Digest;
 
 /// After something could not be deleted, doubled each time; a new deletion does not wait for it.
@@ -24,9 +24,13 @@ pub struct GcReport {
     pub stages: usize,
 }
 
+/// What is in the trash, and the usage that goes with it.
+type Discarded = Vec<(PathBuf, Usage)>;
+
 /// Deletes whatever loses its last pin, for as long as the store is open.
 pub(super) async fn run(core: Weak<Core>, objects: Arc<Objects>) {
     let mut pause: Option<Duration> = None;
+    let mut discarded = Discarded::new();
     loop {
         match pause {
             Some(pause) => drop(tokio::time::timeout(pause, objects.wake.notified()).await),
@@ -34,26 +38,29 @@ pub(super) async fn run(core: Weak<Core>, objects: Arc<Objects>) {
         }
         let Some(core) = core.upgrade() else { return };
         let longer = pause.map_or(FIRST_PAUSE, |pause| (pause * 2).min(LONGEST_PAUSE));
-        pause = (!reap(&core).await).then_some(longer);
+        let all = discard_unpinned(&core, &mut discarded).await;
+        let emptied = empty_trash(&core, &mut discarded).await;
+        pause = (!(all && emptied)).then_some(longer);
     }
 }
 
-/// Moves unneeded objects to the trash, then empties the trash; false where something is left.
-async fn reap(core: &Arc<Core>) -> bool {
+/// Moves unneeded objects to the trash; false where one is left.
+async fn discard_unpinned(core: &Arc<Core>, discarded: &mut Discarded) -> bool {
     let unpinned = core.objects.unpinned();
-    if !unpinned.is_empty() {
-        // A removed record must not come back by a power cut and find its layers gone.
-        let images = core.layout.images();
-        if let Err(error) = core.blocking(move || layout::sync_folder(&images)).await {
-            tracing::warn!(%error, "cannot flush the removal of images; deleting nothing for now");
-            return false;
-        }
+    if unpinned.is_empty() {
+        return true;
+    }
+    // A removed record must not come back by a power cut and find its layers gone.
+    let images = core.layout.images();
+    if let Err(error) = core.blocking(move || layout::sync_folder(&images)).await {
+        tracing::warn!(%error, "cannot flush the removal of images; deleting nothing for now");
+        return false;
     }
     let mut all = true;
-    let mut discarded = Vec::new();
     for key in unpinned {
-        // Whoever has the lock is making the object, so needs it.
+        // Whoever has the lock is making the object, so needs it; or has just given it up.
         let Some(_lock) = core.objects.try_lock(key) else {
+            all = false;
             continue;
         };
         let Some(forgotten) = core.objects.forget_unpinned(key) else {
@@ -80,18 +87,30 @@ async fn reap(core: &Arc<Core>) -> bool {
             }
         }
     }
-    let emptying = Arc::clone(core);
+    all
+}
+
+/// Deletes what is in the trash; false where something is left.
+async fn empty_trash(core: &Arc<Core>, discarded: &mut Discarded) -> bool {
+    let (emptying, mut doomed) = (Arc::clone(core), std::mem::take(discarded));
     let emptied = core.blocking(move || {
         // One by one, so that the usage that is told falls with the one on disk.
-        for (place, freed) in discarded {
-            delete(&place);
-            emptying.objects.freed(freed);
-        }
+        doomed.retain(|(place, usage)| {
+            let deleted = delete(place);
+            if deleted {
+                emptying.objects.freed(*usage);
+            }
+            !deleted
+        });
         let released = delete_released_holds(&emptying);
-        Ok(empty_trash(&emptying) && released)
+        let all = delete_others(&emptying, &doomed) && released && doomed.is_empty();
+        Ok((doomed, all))
     });
     match emptied.await {
-        Ok(emptied) => all && emptied,
+        Ok((left, all)) => {
+            *discarded = left;
+            all
+        }
         Err(error) => {
             tracing::warn!(%error, "emptying the trash ended unexpectedly");
             false
@@ -99,14 +118,19 @@ async fn reap(core: &Arc<Core>) -> bool {
     }
 }
 
-fn empty_trash(core: &Core) -> bool {
-    match layout::entries(&core.layout.trash()) {
-        Ok(entries) => entries.iter().filter(|path| !delete(path)).count() == 0,
+/// Deletes what else is in the trash: of failed pulls, and of daemons of before.
+fn delete_others(core: &Core, tried: &Discarded) -> bool {
+    let entries = match layout::entries(&core.layout.trash()) {
+        Ok(entries) => entries,
         Err(error) => {
             tracing::warn!(%error, "cannot read the trash");
-            false
+            return false;
         }
-    }
+    };
+    let others = entries
+        .iter()
+        .filter(|path| tried.iter().all(|(place, _)| place != *path));
+    others.filter(|path| !delete(path)).count() == 0
 }
 
 /// Those that could not be deleted when they were released.

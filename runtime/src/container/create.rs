@@ -231,13 +231,29 @@ fn mount_owner(container_id: &str, image_id: &str) -> String {
     format!("{container_id}-{}", image_id.trim_start_matches("sha256:"))
 }
 
-/// Everyone who holds images for a container.
-pub(crate) fn image_owners(record: &ContainerRecord) -> impl Iterator<Item = String> {
+/// An image that is held for a container.
+pub(crate) struct HeldImage<'a> {
+    pub owner: String,
+    pub image_id: &'a str,
+    pub lowers: &'a [PathBuf],
+}
+
+/// All images that are held for a container.
+pub(crate) fn held_images(record: &ContainerRecord) -> impl Iterator<Item = HeldImage<'_>> {
+    let own = HeldImage {
+        owner: record.id.clone(),
+        image_id: &record.config.image.id,
+        lowers: &record.lowers,
+    };
     let mounted = record
         .mounted_images
-        .keys()
-        .map(|image| mount_owner(&record.id, image));
-    std::iter::once(record.id.clone()).chain(mounted)
+        .iter()
+        .map(|(image_id, lowers)| HeldImage {
+            owner: mount_owner(&record.id, image_id),
+            image_id,
+            lowers,
+        });
+    std::iter::once(own).chain(mounted)
 }
 
 /// Takes back what a failed creation has made.

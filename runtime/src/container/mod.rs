@@ -19,7 +19,7 @@ mod start;
 mod stop;
 
 pub use attach::{AttachSession, Detachment};
-pub(crate) use create::{IMAGE_VOLUME_ERROR, image_owners};
+pub(crate) use create::{IMAGE_VOLUME_ERROR, held_images};
 pub use exec::{ExecConfig, ExecOutput, ExecSession};
 pub(crate) use kill::{kill_group, kill_process};
 pub(crate) use reason::SIGKILL;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::create::image_owners;
+use super::create::held_images;
 use super::kill::kill_group;
 use crate::error::{Error, Result};
 use crate::events::EventKind;
@@ -53,8 +53,8 @@ impl Runtime {
         }
         self.remove_folders(&record);
         container.erase(&self.container_records)?;
-        for owner in image_owners(&record) {
-            self.images.release(&owner);
+        for held in held_images(&record) {
+            self.images.release(&held.owner);
         }
         self.stats.forget(&record.id);
         self.forget_container(&pod, &record.id);
