@@ -232,3 +232,32 @@ async fn the_network_outlives_the_daemon() {
     std::net::TcpListener::bind("0.0.0.0:28082").expect("the port is free");
     stand.assert_clean().await;
 }
+
+#[tokio::test]
+async fn a_bad_lease_costs_a_running_pod_nothing() {
+    let mut stand = Stand::start().await;
+    let mut config = stand.pod_config("lease");
+    config.port_mappings = vec![mapping(18_099)];
+    let (pod, _) = server(&stand, &config).await;
+    let address = addresses(&stand, &pod).await[0];
+    answers(address, 8080).await;
+    stand
+        .restart_after(|daemon| {
+            let lease = daemon.root().join(format!("network/leases/{pod}.json"));
+            assert!(lease.exists());
+            std::fs::write(lease, "{ torn").unwrap();
+        })
+        .await;
+    assert_eq!(addresses(&stand, &pod).await[0], address);
+    answers(address, 8080).await;
+    let other = stand.client.run_pod(&stand.pod_config("other")).await;
+    assert_ne!(addresses(&stand, &other).await[0], address);
+    stand.client.remove_pod(&other).await;
+    stand.client.remove_pod(&pod).await;
+    let leases = stand.daemon.root().join("network/leases");
+    for bad in std::fs::read_dir(leases).unwrap().flatten() {
+        assert!(bad.file_name().to_string_lossy().ends_with(".quarantined"));
+        std::fs::remove_file(bad.path()).unwrap();
+    }
+    stand.assert_clean().await;
+}

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use crate::builtin::lease::LeaseError;
 use crate::builtin::{BuiltinAttachError, BuiltinDetachError, StartError, SweepError};
 use crate::cni::record::RecordError;
-use crate::cni::{CniAttachError, CniCheckError, CniDetachError, CniGcError};
+use crate::cni::{CniAttachError, CniDetachError, CniGcError};
 use crate::held::HoldError;
 use crate::ipnet::{IpNet, ParseIpNetError};
 use crate::netlink::NetlinkError;
@@ -138,35 +138,6 @@ pub enum DetachError {
     },
 }
 
-/// What is wrong with a pod's attachment.
-#[derive(Debug, thiserror::Error)]
-pub enum CheckError {
-    /// The built-in network has no lease or interface for it.
-    #[error("pod {pod_id} has no lease or no interface in the built-in network")]
-    Missing {
-        /// The pod.
-        pod_id: String,
-    },
-    /// CNI plugins find something.
-    #[error("check pod {pod_id} by CNI")]
-    Cni {
-        /// The pod.
-        pod_id: String,
-        /// The reason.
-        #[source]
-        source: CniCheckError,
-    },
-    /// It could not be looked at.
-    #[error("look at the interface of pod {pod_id}")]
-    Worker {
-        /// The pod.
-        pod_id: String,
-        /// The reason.
-        #[source]
-        source: WorkerError,
-    },
-}
-
 /// Why the pods' ranges could not be set.
 #[derive(Debug, thiserror::Error)]
 pub enum SetPodCidrError {
@@ -204,6 +175,9 @@ pub enum GcError {
     /// Those of CNI.
     #[error("remove leftovers of CNI")]
     Cni(#[source] CniGcError),
+    /// Plugins took too long.
+    #[error("CNI plugins did not collect their leftovers within {0} s")]
+    Time(u64),
 }
 
 /// What the kernel said; an error that no system call gave counts as one of input or output.

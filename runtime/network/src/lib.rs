@@ -17,16 +17,15 @@ mod network;
 mod types;
 mod worker;
 
+pub use builtin::RestoreError;
 pub use builtin::ipam::AddressError;
 pub use builtin::ports::PortError;
 pub use config::{CniFolder, Mode, NetworkConfig};
-pub use error::{
-    AttachError, CheckError, DetachError, GcError, LoopbackError, OpenError, SetPodCidrError,
-};
+pub use error::{AttachError, DetachError, GcError, LoopbackError, OpenError, SetPodCidrError};
 pub use held::HoldError;
 pub use ipnet::{IpNet, ParseIpNetError};
 pub use network::Network;
 pub use types::{
-    AttachRequest, Attachment, CheckRequest, CniAttachment, DetachRequest, DnsConfig, PortMapping,
-    Protocol, Provider, Status,
+    AttachRequest, Attachment, CniAttachment, DetachRequest, DnsConfig, PortMapping, Protocol,
+    Provider, Status,
 };

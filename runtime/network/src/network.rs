@@ -6,21 +6,21 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use crate::builtin::{Builtin, StartError};
+use crate::builtin::{Builtin, RestoreError, StartError};
 use crate::cni::Cni;
 use crate::config::{Mode, NetworkConfig};
-use crate::error::{
-    AttachError, CheckError, DetachError, GcError, LoopbackError, OpenError, SetPodCidrError,
-};
+use crate::error::{AttachError, DetachError, GcError, LoopbackError, OpenError, SetPodCidrError};
 use crate::held::{Held, HoldError};
 use crate::ipnet::{IpNet, ParseIpNetError};
 use crate::netlink::{Batch, route};
-use crate::types::{AttachRequest, Attachment, CheckRequest, DetachRequest, Provider, Status};
+use crate::types::{AttachRequest, Attachment, DetachRequest, Provider, Status};
 use crate::worker::{Home, Workers};
 
 const WORKERS: usize = 2;
 /// Until a built-in network that can't be started is tried again.
 const RETRY: Duration = Duration::from_secs(5);
+/// For plugins to collect their leftovers.
+const GC_TIME: Duration = Duration::from_secs(20);
 
 /// The network of a node.
 #[derive(Debug)]
@@ -138,6 +138,18 @@ impl Network {
         self.held.hold(pod_id, &attachment.port_mappings)
     }
 
+    /// Takes a pod that runs as attached, also where the network's own record of it is lost. To be
+    /// called for all of them before [`Network::gc`].
+    ///
+    /// # Errors
+    /// What is known again can't be kept, or its ports not be offered.
+    pub async fn restore(&self, pod_id: &str, attachment: &Attachment) -> Result<(), RestoreError> {
+        match attachment.provider {
+            Provider::Builtin => self.builtin.restore(pod_id, attachment).await,
+            Provider::Cni => Ok(()),
+        }
+    }
+
     /// Detaches a pod by what attached it. Missing is success; works with the namespace gone.
     pub async fn detach(&self, request: DetachRequest) -> Result<(), DetachError> {
         let DetachRequest {
@@ -176,21 +188,6 @@ impl Network {
             Ok(())
         };
         self.workers.run(up).await?
-    }
-
-    /// Looks whether the pod's attachment is as it was made.
-    pub async fn check(&self, request: CheckRequest) -> Result<(), CheckError> {
-        let pod_id = request.pod_id;
-        if request.attachment.provider == Provider::Cni {
-            let networks = &request.attachment.cni;
-            let checked = self.cni.check(&pod_id, &request.netns, networks).await;
-            return checked.map_err(|source| CheckError::Cni { pod_id, source });
-        }
-        match self.builtin.check(&pod_id).await {
-            Ok(true) => Ok(()),
-            Ok(false) => Err(CheckError::Missing { pod_id }),
-            Err(source) => Err(CheckError::Worker { pod_id, source }),
-        }
     }
 
     /// State of the network.
@@ -250,12 +247,20 @@ impl Network {
     pub async fn gc(&self, known_pod_ids: &[String]) -> Result<(), GcError> {
         let swept = self.builtin.sweep(known_pod_ids).await;
         self.cni.sweep(known_pod_ids).await;
-        let mut collected = self.cni.gc(known_pod_ids).await;
-        for cni in self.handlers.values() {
-            collected = collected.and(cni.gc(known_pod_ids).await);
-        }
+        let collect = async {
+            let mut collected = self.cni.gc(known_pod_ids).await;
+            for cni in self.handlers.values() {
+                collected = collected.and(cni.gc(known_pod_ids).await);
+            }
+            collected
+        };
+        // Not in the background: what is attached meanwhile would be taken for a leftover.
+        let collected = tokio::time::timeout(GC_TIME, collect).await;
         swept.map_err(GcError::Builtin)?;
-        collected.map_err(GcError::Cni)
+        match collected {
+            Ok(collected) => collected.map_err(GcError::Cni),
+            Err(_) => Err(GcError::Time(GC_TIME.as_secs())),
+        }
     }
 
     fn provider(&self) -> Provider {

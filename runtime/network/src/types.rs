@@ -159,17 +159,6 @@ pub struct DetachRequest {
     pub attachment: Option<Attachment>,
 }
 
-/// What [`crate::Network::check`] needs.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CheckRequest {
-    /// Id of the sandbox.
-    pub pod_id: String,
-    /// The pod's network namespace.
-    pub netns: PathBuf,
-    /// What attach returned.
-    pub attachment: Attachment,
-}
-
 /// State of the network, as CRI's `NetworkReady` condition wants it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Status {

@@ -89,29 +89,6 @@ impl Builtin {
             .run(move |home| inner.attach(home, &request))
             .await?
     }
-
-    /// True if the pod has its lease and its interface on the host is there.
-    pub(crate) async fn check(&self, pod_id: &str) -> Result<bool, WorkerError> {
-        let Some(link) = self
-            .0
-            .state()
-            .leases
-            .get(pod_id)
-            .map(|lease| lease.link.clone())
-        else {
-            return Ok(false);
-        };
-        self.0
-            .workers
-            .run(move |home| {
-                let mut batch = Batch::new();
-                route::get_link(&mut batch, &link);
-                home.route
-                    .transact(batch)
-                    .is_ok_and(|answers| answers.reply(0).is_some())
-            })
-            .await
-    }
 }
 
 impl Inner {
@@ -152,10 +129,16 @@ impl Inner {
                 state.ports.give_back(pod_id, &old.ports);
             }
             drop(self.held.take(pod_id));
-            let again = before.map(|old| old.ips).filter(|_| request.ips.is_empty());
-            lease.ips = state
-                .addresses
-                .take(pod_id, &again.unwrap_or_else(|| request.ips.clone()))?;
+            let wanted = match &before {
+                Some(old) if request.ips.is_empty() => &old.ips,
+                _ => &request.ips,
+            };
+            let taken = state.addresses.take(pod_id, wanted);
+            if let (Err(_), Some(old)) = (&taken, before) {
+                // What it stands for is taken down with it.
+                state.restore(old);
+            }
+            lease.ips = taken?;
             // The lease stands from here on, so that whatever fails later gives all of it back.
             let ports = state.ports.take(pod_id, &lease.ports);
             lease.mac = format_mac(mac.unwrap_or_else(|| mac_of(&lease.ips)));

@@ -65,10 +65,10 @@ impl Inner {
         self.withdraw_ports(home, &lease)
             .map_err(BuiltinDetachError::Rules)?;
         let removed = match removal {
-            Removal::Now => remove_link(home, &lease.link),
+            Removal::Now => remove_link(home, &lease.link).map(|()| None),
             Removal::Later => remove_routes(home, &lease),
         };
-        removed.map_err(|source| BuiltinDetachError::Link {
+        let left = removed.map_err(|source| BuiltinDetachError::Link {
             link: lease.link.clone(),
             source,
         })?;
@@ -81,8 +81,8 @@ impl Inner {
         state.addresses.give_back(pod_id, &lease.ips);
         state.ports.give_back(pod_id, &lease.ports);
         drop(state);
-        if removal == Removal::Later {
-            self.reaper.later(lease.link);
+        if let Some(link) = left {
+            self.reaper.later(link);
         }
         Ok(())
     }
@@ -131,20 +131,30 @@ pub(super) fn remove_link(home: &mut Home, link: &str) -> Result<(), NetlinkErro
     home.route.transact(batch)?.check(missing).map(drop)
 }
 
-fn remove_routes(home: &mut Home, lease: &Lease) -> Result<(), NetlinkError> {
+/// Missing is success.
+pub(super) fn remove_link_by_index(home: &mut Home, index: u32) -> Result<(), NetlinkError> {
+    let mut batch = Batch::new();
+    route::delete_link_by_index(&mut batch, index);
+    let missing = |_: usize, errno| errno == Errno::NODEV;
+    home.route.transact(batch)?.check(missing).map(drop)
+}
+
+/// Removes the routes to a pod; the index of its interface, where there is one.
+fn remove_routes(home: &mut Home, lease: &Lease) -> Result<Option<u32>, NetlinkError> {
     let mut batch = Batch::new();
     route::get_link(&mut batch, &lease.link);
     let missing = |_: usize, errno| errno == Errno::NODEV;
     let answers = home.route.transact(batch)?.check(missing)?;
     let Some(index) = answers.reply(0).and_then(route::link_index) else {
-        return Ok(());
+        return Ok(None);
     };
     let mut batch = Batch::new();
     for ip in &lease.ips {
         route::delete_host_route(&mut batch, index, *ip);
     }
     let missing = |_: usize, errno| matches!(errno, Errno::SRCH | Errno::NODEV | Errno::NOENT);
-    home.route.transact(batch)?.check(missing).map(drop)
+    home.route.transact(batch)?.check(missing)?;
+    Ok(Some(index))
 }
 
 /// Where the packets of a UDP flow go is decided by its first: flows to the lease's ports from

@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::types::PortMapping;
+use super::names::link_name;
+use crate::types::{Attachment, PortMapping};
 
 const VERSION: u32 = 1;
 const MAX_SIZE: u64 = 1024 * 1024;
@@ -71,6 +72,19 @@ impl Lease {
             fixed: false,
             ports: Vec::new(),
             withdrawn: false,
+        }
+    }
+}
+
+impl Lease {
+    /// As it was before it was lost.
+    pub(crate) fn of(pod_id: &str, attachment: &Attachment) -> Self {
+        let link = attachment.host_interface.clone();
+        Self {
+            mac: attachment.mac.clone().unwrap_or_default(),
+            ips: attachment.ips.clone(),
+            ports: attachment.port_mappings.clone(),
+            ..Self::new(pod_id, "", link.unwrap_or_else(|| link_name(pod_id)))
         }
     }
 }

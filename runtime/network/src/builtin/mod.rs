@@ -24,6 +24,7 @@ use crate::config::NetworkConfig;
 use crate::held::Held;
 use crate::ipnet::IpNet;
 use crate::netlink::{NetlinkError, route};
+use crate::types::Attachment;
 use crate::worker::{Home, WorkerError, Workers};
 
 pub(crate) use attach::BuiltinAttachError;
@@ -51,6 +52,20 @@ pub enum StartError {
     Worker(#[from] WorkerError),
 }
 
+/// Why a lost lease could not be made again.
+#[derive(Debug, thiserror::Error)]
+pub enum RestoreError {
+    /// It can't be kept.
+    #[error(transparent)]
+    Lease(#[from] LeaseError),
+    /// The rules could not be made.
+    #[error(transparent)]
+    Host(#[from] HostError),
+    /// No thread did it.
+    #[error(transparent)]
+    Worker(#[from] WorkerError),
+}
+
 /// Why leftovers could not be removed.
 #[derive(Debug, thiserror::Error)]
 pub enum SweepError {
@@ -70,6 +85,15 @@ struct State {
     mtu: u32,
     watcher: Option<watch::Watcher>,
     reaping: Option<reap::Reaping>,
+}
+
+impl State {
+    /// Takes a lease as it was made before.
+    fn restore(&mut self, lease: Lease) {
+        self.addresses.restore(&lease.pod_id, &lease.ips);
+        self.ports.restore(&lease.pod_id, &lease.ports);
+        self.leases.insert(lease.pod_id.clone(), lease);
+    }
 }
 
 #[derive(Debug)]
@@ -98,9 +122,7 @@ impl Builtin {
         let (store, leases) = Store::open(config.state_dir.join("leases"))?;
         let mut state = State::default();
         for lease in leases {
-            state.addresses.restore(&lease.pod_id, &lease.ips);
-            state.ports.restore(&lease.pod_id, &lease.ports);
-            state.leases.insert(lease.pod_id.clone(), lease);
+            state.restore(lease);
         }
         let inner = Arc::new(Inner {
             config: config.clone(),
@@ -137,6 +159,37 @@ impl Builtin {
         let mut state = self.0.state();
         if state.watcher.is_none() {
             state.watcher = Some(watch::start(&self.0).map_err(StartError::Watch)?);
+        }
+        Ok(())
+    }
+
+    /// Makes a pod's lease again from its attachment, if it is lost: a pod that runs keeps its
+    /// interface, its addresses and its ports.
+    pub(crate) async fn restore(
+        &self,
+        pod_id: &str,
+        attachment: &Attachment,
+    ) -> Result<(), RestoreError> {
+        let lease = {
+            let mut state = self.0.state();
+            if state.leases.contains_key(pod_id) {
+                return Ok(());
+            }
+            let lease = Lease::of(pod_id, attachment);
+            state.restore(lease.clone());
+            lease
+        };
+        tracing::warn!(
+            pod_id,
+            "the lease is lost, and made again from the pod's record"
+        );
+        self.0.store.write(&lease)?;
+        if self.started() {
+            let inner = Arc::clone(&self.0);
+            self.0
+                .workers
+                .run(move |home| inner.rebuild_rules(home))
+                .await??;
         }
         Ok(())
     }
@@ -249,15 +302,14 @@ impl Inner {
                 tracing::warn!(pod_id, %error, "network leftovers stay behind");
             }
         }
-        let leased: HashSet<String> = self
-            .state()
-            .leases
-            .values()
-            .map(|lease| lease.link.clone())
+        let mut used: HashSet<String> = known
+            .iter()
+            .map(|pod_id| names::link_name(pod_id))
             .collect();
+        used.extend(self.state().leases.values().map(|lease| lease.link.clone()));
         let links = route::links(&mut home.route).map_err(SweepError::Links)?;
         for link in links {
-            if !names::is_pod_link(&link.name) || leased.contains(&link.name) {
+            if !names::is_pod_link(&link.name) || used.contains(&link.name) {
                 continue;
             }
             if let Err(error) = detach::remove_link(home, &link.name) {

@@ -7,14 +7,15 @@ use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
 use super::{Inner, detach};
+use crate::worker::Home;
 
 /// How long the kernel has to end the pod's namespace, and its interfaces with it.
 const GRACE: Duration = Duration::from_millis(500);
 
-/// Names of interfaces to look after.
+/// Interfaces to look after, by index: a pod that comes back has another one of the same name.
 #[derive(Debug, Default)]
 pub(super) struct Reaper {
-    links: Mutex<Vec<String>>,
+    links: Mutex<Vec<u32>>,
     some: Arc<Notify>,
 }
 
@@ -29,12 +30,12 @@ impl Drop for Reaping {
 }
 
 impl Reaper {
-    pub(super) fn later(&self, link: String) {
+    pub(super) fn later(&self, link: u32) {
         self.lock().push(link);
         self.some.notify_one();
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<String>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<u32>> {
         self.links.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -51,28 +52,16 @@ pub(super) fn start(inner: &Arc<Inner>) -> Reaping {
             let workers = inner.workers.clone();
             let links = std::mem::take(&mut *inner.reaper.lock());
             for link in links {
-                let inner = Arc::clone(&inner);
-                if workers
-                    .run(move |home| inner.reap(home, &link))
-                    .await
-                    .is_err()
-                {
+                let reap = move |home: &mut Home| {
+                    if let Err(error) = detach::remove_link_by_index(home, link) {
+                        tracing::warn!(link, %error, "interface stays behind");
+                    }
+                };
+                if workers.run(reap).await.is_err() {
                     return;
                 }
             }
         }
     });
     Reaping(task.abort_handle())
-}
-
-impl Inner {
-    fn reap(&self, home: &mut crate::worker::Home, link: &str) {
-        let again = self.state().leases.values().any(|lease| lease.link == link);
-        if again {
-            return;
-        }
-        if let Err(error) = detach::remove_link(home, link) {
-            tracing::warn!(link, %error, "interface stays behind");
-        }
-    }
 }

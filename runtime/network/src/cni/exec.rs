@@ -109,7 +109,6 @@ fn show(folders: &[PathBuf]) -> String {
 pub(crate) enum Verb {
     Add,
     Del,
-    Check,
     Status,
     Gc,
     Version,
@@ -120,7 +119,6 @@ impl Verb {
         match self {
             Self::Add => "ADD",
             Self::Del => "DEL",
-            Self::Check => "CHECK",
             Self::Status => "STATUS",
             Self::Gc => "GC",
             Self::Version => "VERSION",
@@ -249,7 +247,7 @@ impl Executor {
             .stderr(Stdio::piped())
             .process_group(0)
             .kill_on_drop(true);
-        if matches!(verb, Verb::Add | Verb::Del | Verb::Check) {
+        if matches!(verb, Verb::Add | Verb::Del) {
             command
                 .env("CNI_CONTAINERID", &subject.container_id)
                 .env("CNI_NETNS", &subject.netns)

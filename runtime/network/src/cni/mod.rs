@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use crate::config::{CniFolder, NetworkConfig};
 use exec::Executor;
-pub(crate) use pod::{CniAttachError, CniCheckError, CniDetachError, CniGcError};
+pub(crate) use pod::{CniAttachError, CniDetachError, CniGcError};
 use record::{RecordError, Records};
 use state::State;
 

@@ -1,10 +1,12 @@
-//! One pod: ADD, CHECK, DEL, and GC of those that are gone.
+//! One pod: ADD, DEL, and GC of those that are gone.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::{Map, Value, json};
+use tokio::time::timeout;
 
 use super::capabilities::{self, CapabilityError};
 use super::conf::{ConfList, PluginConf};
@@ -15,6 +17,9 @@ use super::version::Version;
 use super::{Cni, Inner};
 use crate::network::chain;
 use crate::types::{AttachRequest, Attachment, CniAttachment, Provider};
+
+/// How long the start of a daemon waits for leftovers to be taken down.
+const SWEEP_WAIT: Duration = Duration::from_secs(10);
 
 /// Why a pod could not be attached. What was made is taken down again; should a plugin's DEL fail
 /// too, what was made stays on record for a detach or a collection of leftovers.
@@ -72,28 +77,6 @@ pub enum CniDetachError {
     /// The record can't be removed.
     #[error(transparent)]
     Record(#[from] RecordError),
-}
-
-/// What plugins find wrong with a pod's attachment.
-#[derive(Debug, thiserror::Error)]
-pub enum CniCheckError {
-    /// The record's configuration can't be read.
-    #[error("the recorded configuration of interface {interface} is bad: {reason}")]
-    Conf {
-        /// Name of the interface.
-        interface: String,
-        /// What is wrong.
-        reason: String,
-    },
-    /// A plugin found something.
-    #[error("check CNI network {network}")]
-    Plugin {
-        /// Name of the network.
-        network: String,
-        /// The reason.
-        #[source]
-        source: PluginError,
-    },
 }
 
 /// Why leftovers could not be collected.
@@ -167,69 +150,46 @@ impl Cni {
         }
     }
 
-    /// Has the plugins look whether all is as they made it.
-    pub(crate) async fn check(
-        &self,
-        pod_id: &str,
-        netns: &Path,
-        networks: &[CniAttachment],
-    ) -> Result<(), CniCheckError> {
-        for network in networks {
-            let list =
-                ConfList::from_json(&network.conf).map_err(|reason| CniCheckError::Conf {
-                    interface: network.interface.clone(),
-                    reason,
-                })?;
-            if list.version < Version::CHECK || list.disable_check {
-                continue;
-            }
-            let subject = subject(pod_id, Some(netns), network);
-            for plugin in &list.plugins {
-                let input = input(&list, plugin, network, network.result.as_ref());
-                let checked = self
-                    .0
-                    .executor
-                    .run(Verb::Check, &plugin.kind, &input, &subject);
-                checked.await.map_err(|source| CniCheckError::Plugin {
-                    network: list.name.clone(),
-                    source,
-                })?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Takes down what is on record for pods not named here.
+    /// Takes down what is on record for pods not named here; plugins that take long do so in the
+    /// background.
     pub(crate) async fn sweep(&self, known: &[String]) {
         let names: HashSet<&str> = known.iter().map(String::as_str).collect();
-        for pod_id in self.0.records.pods() {
-            if names.contains(pod_id.as_str()) {
-                continue;
+        let mut unknown = self.0.records.pods();
+        unknown.retain(|pod_id| !names.contains(pod_id.as_str()));
+        let inner = Arc::clone(&self.0);
+        let sweeping = tokio::spawn(async move {
+            for pod_id in unknown {
+                inner.take_down_unknown(&pod_id).await;
             }
-            let Some(record) = self.0.records.read(&pod_id) else {
-                continue;
-            };
-            tracing::info!(pod_id, "removing the CNI leftovers of an unknown pod");
-            let netns = record.netns.exists().then_some(record.netns.as_path());
-            if let Err(error) = self.0.tear_down(&pod_id, netns, &record.networks).await {
-                tracing::warn!(pod_id, error = %chain(&error), "CNI leftovers stay behind");
-            }
-        }
+        });
+        drop(timeout(SWEEP_WAIT, sweeping).await);
     }
 
     /// Tells plugins (since 1.1) which attachments are left.
     pub(crate) async fn gc(&self, known: &[String]) -> Result<(), CniGcError> {
         let lists = Arc::clone(&self.0.state().lists);
+        let mut result = Ok(());
         for list in lists.iter() {
             if list.version >= Version::STATUS_AND_GC && !list.disable_gc {
-                self.0.collect(list, known).await?;
+                result = result.and(self.0.collect(list, known).await);
             }
         }
-        Ok(())
+        result
     }
 }
 
 impl Inner {
+    async fn take_down_unknown(&self, pod_id: &str) {
+        let Some(record) = self.records.read(pod_id) else {
+            return;
+        };
+        tracing::info!(pod_id, "removing the CNI leftovers of an unknown pod");
+        let netns = record.netns.exists().then_some(record.netns.as_path());
+        if let Err(error) = self.tear_down(pod_id, netns, &record.networks).await {
+            tracing::warn!(pod_id, error = %chain(&error), "CNI leftovers stay behind");
+        }
+    }
+
     /// Runs a list's plugins for the last network of the record.
     async fn add(&self, list: &ConfList, record: &mut Record) -> Result<(), CniAttachError> {
         // On record first: a crash from here on must not leave what nobody knows of.
@@ -312,6 +272,7 @@ impl Inner {
         Ok(self.records.remove(pod_id)?)
     }
 
+    /// Runs GC of all plugins; goes on past those that fail.
     async fn collect(&self, list: &ConfList, known: &[String]) -> Result<(), CniGcError> {
         let mut valid = Vec::new();
         for pod_id in known {
@@ -331,6 +292,7 @@ impl Inner {
                     .map(|network| json!({"containerID": pod_id, "ifname": network.interface})),
             );
         }
+        let mut result = Ok(());
         for plugin in &list.plugins {
             let mut conf = base(list, plugin);
             conf.insert("cni.dev/valid-attachments".to_owned(), json!(valid));
@@ -339,12 +301,13 @@ impl Inner {
                 .executor
                 .run(Verb::Gc, &plugin.kind, &input, &nobody)
                 .await;
-            collected.map_err(|source| CniGcError::Plugin {
+            let failed = |source| CniGcError::Plugin {
                 network: list.name.clone(),
                 source,
-            })?;
+            };
+            result = result.and(collected.map(drop).map_err(failed));
         }
-        Ok(())
+        result
     }
 }
 
@@ -415,6 +378,9 @@ fn describe(request: &AttachRequest, record: &Record) -> Result<Attachment, CniA
         let result = result.ok_or_else(|| failed(ResultError::Invalid("there is none".into())))?;
         let found = result::addresses(result, list.version, &network.interface).map_err(failed)?;
         if number == 0 {
+            if found.ips.is_empty() {
+                return Err(failed(ResultError::Invalid("it has no address".into())));
+            }
             attachment.ips = found.ips;
             attachment.gateways = found.gateways;
             attachment.mac = found.mac;

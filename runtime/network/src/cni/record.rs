@@ -84,7 +84,7 @@ impl Records {
         })
     }
 
-    /// None if there is none, or none that can be read.
+    /// None if there is none; one that can't be read is set aside under `bad-…` and reported.
     pub(crate) fn read(&self, pod_id: &str) -> Option<Record> {
         let path = self.path(pod_id);
         let size = fs::metadata(&path).ok()?.len();
@@ -103,7 +103,12 @@ impl Records {
         match read() {
             Ok(record) => Some(record),
             Err(error) => {
-                tracing::error!(record = %path.display(), %error, "bad CNI record");
+                let aside = self.folder.join(format!("bad-{pod_id}.json.quarantined"));
+                let moved = fs::rename(&path, &aside);
+                tracing::error!(
+                    record = %path.display(), %error, aside = %aside.display(), ?moved,
+                    "bad CNI record set aside: what its plugins made stays behind"
+                );
                 None
             }
         }

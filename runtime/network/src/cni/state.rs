@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use tokio::time::timeout;
 
 use super::conf::{self, ConfList};
 use super::exec::{PluginError, Subject, Verb};
@@ -17,6 +18,8 @@ use crate::network::chain;
 const FRESH: Duration = Duration::from_secs(5);
 /// The same while something is wrong.
 const FRESH_IN_TROUBLE: Duration = Duration::from_secs(1);
+/// How long the start of a daemon waits for plugins.
+const START_WAIT: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Default)]
 pub(super) struct State {
@@ -28,11 +31,14 @@ pub(super) struct State {
 }
 
 impl Cni {
-    /// Looks at the folder now, and whenever it changes.
+    /// Looks at the folder now, and whenever it changes. Plugins that do not answer soon are waited
+    /// for in the background: until then no pod can be attached, and all else goes on.
     pub(crate) async fn start(&self) {
-        self.0.refresh().await;
         let watch = folder::watch(&self.0);
         self.0.state().watch = Some(watch);
+        let inner = Arc::clone(&self.0);
+        let refreshing = tokio::spawn(async move { inner.refresh().await });
+        drop(timeout(START_WAIT, refreshing).await);
     }
 
     /// Why no pod can be attached; None if one can. If that was found out some time ago, it is
@@ -87,7 +93,15 @@ impl Inner {
             self.remember();
         }
         let lists: Arc<[ConfList]> = lists.into();
-        let new = self.state().lists != lists;
+        let new = {
+            let mut state = self.state();
+            let new = state.lists != lists;
+            if state.looked.is_none() && trouble.is_none() {
+                state.lists = Arc::clone(&lists);
+                state.trouble = Some("the CNI plugins have not answered yet".to_owned());
+            }
+            new
+        };
         for list in lists.iter() {
             if let Err(error) = self.ask(list, new).await {
                 trouble = Some(format!("CNI network {}: {}", list.name, chain(&error)));

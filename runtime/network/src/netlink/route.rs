@@ -180,6 +180,10 @@ pub(crate) fn delete_link(batch: &mut Batch, name: &str) {
     });
 }
 
+pub(crate) fn delete_link_by_index(batch: &mut Batch, index: u32) {
+    batch.add(DELLINK, ACK, |m| link_header(m, index, 0));
+}
+
 /// Gives the link one address with a full prefix, without duplicate detection.
 pub(crate) fn add_address(batch: &mut Batch, index: u32, address: IpAddr) {
     batch.add(NEWADDR, ACK | CREATE | REPLACE, |m| {
