@@ -1,14 +1,18 @@
 //! What fuzzers call: everything that a registry, an image or an operator's file may say.
 
+use std::fmt::Debug;
 use std::fs;
 use std::path::Path;
 
 use reqwest::header::{HeaderMap, HeaderValue, WWW_AUTHENTICATE};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use crate::auth::Credentials;
 use crate::manifest::{self, Document, ImageConfigFile};
 use crate::platform::HostPlatform;
 use crate::registry::{challenge, hosts};
+use crate::store::record::{self, HoldRecord, ImageRecord, LayerRecord};
 use crate::unpack::{self, UnpackLimits};
 
 /// A manifest, an index or an image config.
@@ -91,4 +95,19 @@ pub fn texts(data: &[u8]) {
         ..credentials
     };
     drop(credentials.secret_for("registry.example.com"));
+}
+
+/// The record of an image, a layer or a hold, as found on a disk.
+pub fn record(data: &[u8]) {
+    read_again::<ImageRecord>(data);
+    read_again::<LayerRecord>(data);
+    read_again::<HoldRecord>(data);
+}
+
+/// What was read is written so that it is read again.
+fn read_again<T: DeserializeOwned + Serialize + PartialEq + Debug>(data: &[u8]) {
+    if let Ok(read) = record::parse::<T>(data) {
+        let again = record::encode(&read).map(|text| record::parse::<T>(&text).ok());
+        assert_eq!(again.ok().flatten(), Some(read));
+    }
 }

@@ -78,16 +78,20 @@ pub(crate) const LAYER_RECORD: &str = "layer.json";
 
 /// Reads a record.
 pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> Result<T, RecordError> {
+    parse(&std::fs::read(path).map_err(RecordError::Read)?)
+}
+
+/// A record from its text.
+pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, RecordError> {
     #[derive(Deserialize)]
     struct Versioned {
         version: u32,
     }
-    let bytes = std::fs::read(path).map_err(RecordError::Read)?;
-    let Versioned { version } = serde_json::from_slice(&bytes).map_err(RecordError::Json)?;
+    let Versioned { version } = serde_json::from_slice(bytes).map_err(RecordError::Json)?;
     if version != VERSION {
         return Err(RecordError::Version(version));
     }
-    serde_json::from_slice(&bytes).map_err(RecordError::Json)
+    serde_json::from_slice(bytes).map_err(RecordError::Json)
 }
 
 /// A record's text.
