@@ -70,6 +70,7 @@ impl LayerFormat for Directory {
 /// The root's mode must not hang on the process's umask.
 fn make_root(root: &Path) -> std::io::Result<()> {
     use std::os::unix::fs::PermissionsExt as _;
+    joey_failpoint::hit("layer.root.create")?;
     std::fs::create_dir(root)?;
     std::fs::set_permissions(root, std::fs::Permissions::from_mode(0o755))
 }

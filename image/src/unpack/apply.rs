@@ -15,7 +15,7 @@ use super::metadata::{
 };
 use super::tar_reader::{Entry, TarReader};
 use super::tree::{self, Tree};
-use super::{UnpackError, UnpackLimits, Unpacked};
+use super::{UnpackError, UnpackLimits, Unpacked, errno};
 
 const WHITEOUT: &[u8] = b".wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";
@@ -201,6 +201,7 @@ impl Applier {
     fn folder(&mut self, parent: &OwnedFd, name: &[u8], path: &[u8], entry: &Entry) -> Step {
         let mode = Mode::from_raw_mode(0o700);
         let mut hides = false;
+        step("make", errno(joey_failpoint::hit("layer.folder.create")))?;
         match fs::mkdirat(parent, name, mode) {
             Ok(()) => {
                 self.inodes += 1;
@@ -234,6 +235,10 @@ impl Applier {
     fn folder_metadata(&mut self, folder: &OwnedFd, path: &[u8], entry: &Entry) -> Step {
         step(
             "set the owner of",
+            errno(joey_failpoint::hit("layer.folder.change")),
+        )?;
+        step(
+            "set the owner of",
             fs::fchown(folder, Some(uid(entry)), Some(gid(entry))),
         )?;
         step("set the mode of", fs::fchmod(folder, mode(entry)))?;
@@ -255,6 +260,7 @@ impl Applier {
         let flags =
             OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let open = || fs::openat(parent, name, flags, Mode::from_raw_mode(0o600));
+        step("create", errno(joey_failpoint::hit("layer.file.create")))?;
         let file = match open() {
             Err(Errno::EXIST) => {
                 step("replace", self.tree.remove(parent, name))?;
@@ -284,6 +290,7 @@ impl Applier {
                 let want = usize::try_from(end - at)
                     .map_or(self.buffer.len(), |left| left.min(self.buffer.len()));
                 let got = reader.read_data(&mut self.buffer[..want])?;
+                errno(joey_failpoint::hit("layer.file.write")).map_err(write_failed)?;
                 let mut data = &self.buffer[..got];
                 while !data.is_empty() {
                     let written = match rustix::io::pwrite(file, data, at) {
@@ -312,6 +319,7 @@ impl Applier {
             .ok_or(("link", Errno::INVAL))?;
         let (folder_path, target_name) = tree::split(&target);
         let folder = step("find the target of", self.tree.folder(folder_path))?;
+        step("link", errno(joey_failpoint::hit("layer.link.create")))?;
         let link = || fs::linkat(&*folder, target_name, parent, name, AtFlags::empty());
         match link() {
             Err(Errno::EXIST) => {
@@ -343,6 +351,7 @@ impl Applier {
                 fs::mknodat(parent, name, file_type, Mode::from_raw_mode(0o600), device)
             }
         };
+        step("create", errno(joey_failpoint::hit("layer.special.create")))?;
         match make() {
             Err(Errno::EXIST) => {
                 step("replace", self.tree.remove(parent, name))?;
@@ -387,7 +396,8 @@ impl Applier {
                     .and_then(|parent| open_folder(&parent, name).map(Rc::new))
             };
             let set = match folder {
-                Ok(folder) => fs::futimens(&*folder, &times(mtime)),
+                Ok(folder) => errno(joey_failpoint::hit("layer.folder.time"))
+                    .and_then(|()| fs::futimens(&*folder, &times(mtime))),
                 // A later entry took the folder's place.
                 Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(()),
                 Err(errno) => Err(errno),
@@ -408,6 +418,7 @@ fn open_folder(parent: &OwnedFd, name: &[u8]) -> Result<OwnedFd, Errno> {
 }
 
 fn make_whiteout(parent: &OwnedFd, name: &[u8]) -> Result<(), Errno> {
+    errno(joey_failpoint::hit("layer.whiteout.create"))?;
     fs::mknodat(
         parent,
         name,
@@ -418,6 +429,7 @@ fn make_whiteout(parent: &OwnedFd, name: &[u8]) -> Result<(), Errno> {
 }
 
 fn make_opaque(folder: &OwnedFd) -> Result<(), Errno> {
+    errno(joey_failpoint::hit("layer.folder.hide"))?;
     fs::fsetxattr(folder, OPAQUE_XATTR, b"y", XattrFlags::empty())
 }
 

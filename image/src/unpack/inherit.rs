@@ -10,9 +10,9 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{self, AtFlags, FileType, Gid, Mode, Timespec, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
 
-use super::UnpackError;
 use super::apply::{OPAQUE_XATTR, is_whiteout};
 use super::tree::{self, Tree};
+use super::{UnpackError, errno};
 
 /// Gives the folders in `implied` of the layer at `root` the owner, mode, xattrs and times that
 /// they have in the first of `lowers` (topmost first) to know them. Blocks.
@@ -80,6 +80,7 @@ fn is_opaque(folder: impl AsFd) -> bool {
 
 fn copy_metadata(from: &OwnedFd, to: &OwnedFd) -> Result<(), Errno> {
     let stat = fs::fstat(from)?;
+    errno(joey_failpoint::hit("layer.folder.inherit"))?;
     fs::fchown(
         to,
         Some(Uid::from_raw(stat.st_uid)),
@@ -115,6 +116,7 @@ fn copy_xattrs(from: &OwnedFd, to: &OwnedFd) -> Result<(), Errno> {
             0 => 0,
             _ => fs::fgetxattr(from, name, &mut value[..])?,
         };
+        errno(joey_failpoint::hit("layer.folder.inherit"))?;
         match fs::fsetxattr(to, name, &value[..length], XattrFlags::empty()) {
             Ok(()) | Err(Errno::NOTSUP) => {}
             Err(errno) => return Err(errno),

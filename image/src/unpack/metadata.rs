@@ -6,12 +6,17 @@ use rustix::fs::{self, Gid, Mode, Timespec, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
 
 use super::apply::{Step, step};
+use super::errno;
 use super::tar_reader::Entry;
 
 /// The step, in errors.
 pub(super) const SET_XATTR: &str = "set an xattr of";
 
 pub(super) fn finish_file(file: &OwnedFd, entry: &Entry) -> Step {
+    step(
+        "set the owner of",
+        errno(joey_failpoint::hit("layer.file.change")),
+    )?;
     // The order matters: a change of owner clears set-user-ID and file capabilities.
     step(
         "set the owner of",

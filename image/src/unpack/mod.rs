@@ -99,6 +99,11 @@ impl UnpackError {
     }
 }
 
+/// The answer of a failpoint, in the kernel's terms.
+pub(crate) fn errno(passed: io::Result<()>) -> Result<(), Errno> {
+    passed.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
+}
+
 fn malformed(what: impl Into<String>) -> UnpackError {
     UnpackError::Malformed(what.into())
 }

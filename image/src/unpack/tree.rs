@@ -8,6 +8,8 @@ use std::rc::Rc;
 use rustix::fs::{self, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
+use super::errno;
+
 /// Open folders kept; entries of one folder mostly follow each other.
 const CACHED: usize = 16;
 pub(super) const MAX_PATH: usize = 4095;
@@ -71,6 +73,7 @@ impl Tree {
             let here = &path[..end];
             folder = match self.folder(here) {
                 Err(Errno::NOENT) => {
+                    errno(joey_failpoint::hit("layer.folder.create"))?;
                     // A link that leads nowhere is in the way: EEXIST.
                     fs::mkdirat(&folder, component, Mode::from_raw_mode(0o755))?;
                     let new = fs::openat(
@@ -104,6 +107,7 @@ impl Tree {
     /// Removes whatever is at `name`, which may change where paths lead.
     pub fn remove(&mut self, parent: &OwnedFd, name: &[u8]) -> Result<(), Errno> {
         self.open.clear();
+        errno(joey_failpoint::hit("layer.entry.replace"))?;
         let name = CString::new(name).map_err(|_| Errno::INVAL)?;
         joey_removal::remove_at(parent, &name)
             .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))

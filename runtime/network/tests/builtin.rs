@@ -3,6 +3,8 @@
 
 mod common;
 
+use std::time::Duration;
+
 use common::{
     NODE, NODE6, WORLD, WORLD6, call_tcp, call_udp, detach_request, eventually, inside, ip,
     on_node, port, run, serve_tcp, serve_udp,

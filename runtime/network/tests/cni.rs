@@ -6,6 +6,7 @@ mod common;
 use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use common::{
     NODE, Node, WORLD, call_tcp, detach_request, eventually, inside, ip, on_node, port, run,

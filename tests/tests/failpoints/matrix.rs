@@ -44,6 +44,9 @@ impl Break {
 /// The pass of a point: by which kind of process, its name, and which of them.
 pub type Point = (Role, String, u32);
 
+/// Passes of one point, first and last ones, that are tried.
+const FEW: u32 = 3;
+
 /// How often each break was tried, and how often its point was not passed this time.
 type Tally = BTreeMap<Break, (usize, usize)>;
 
@@ -116,7 +119,13 @@ pub fn numbered(passed: Vec<Passed>) -> Vec<Point> {
         *count += 1;
         (role, point, *count)
     };
-    passed.into_iter().map(number).collect()
+    let points: Vec<Point> = passed.into_iter().map(number).collect();
+    // Of what an image's layer passes for each file a few stand for all.
+    let few = |(role, point, nth): &Point| {
+        let last = counts[&(*role, point.clone())];
+        *nth <= FEW || *nth > last - FEW
+    };
+    points.iter().filter(|point| few(point)).cloned().collect()
 }
 
 fn cases(points: &[Point]) -> Vec<(Break, Point)> {

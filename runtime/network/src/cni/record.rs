@@ -104,7 +104,8 @@ impl Records {
             Ok(record) => Some(record),
             Err(error) => {
                 let aside = self.folder.join(format!("bad-{pod_id}.json.quarantined"));
-                let moved = fs::rename(&path, &aside);
+                let moved = joey_failpoint::hit("cni.record.quarantine")
+                    .and_then(|()| fs::rename(&path, &aside));
                 tracing::error!(
                     record = %path.display(), %error, aside = %aside.display(), ?moved,
                     "bad CNI record set aside: what its plugins made stays behind"
