@@ -11,13 +11,14 @@ use parking_lot::Mutex;
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 
+use super::ImageConfig;
 use super::catalog::{Catalog, Hold, PinnedNames};
 use super::commit;
 use super::core::Core;
+use super::holds::check_owner;
 use super::layout::{self, Layout};
 use super::objects::{Key, Objects, Present};
 use super::record::{self, HoldRecord, ImageRecord, LAYER_RECORD, LayerRecord, RecordError};
-use super::{ImageConfig, check_owner};
 use crate::digest::Digest;
 use crate::layer::Directory;
 use crate::manifest::ImageConfigFile;

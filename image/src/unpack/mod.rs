@@ -12,6 +12,7 @@ mod apply;
 mod inherit;
 mod metadata;
 mod pax;
+mod sparse;
 mod tar_reader;
 mod tree;
 

@@ -3,20 +3,19 @@
 //! The `tar` crate decodes header blocks; iteration is ours, because extended headers must have
 //! bounds and may hold binary values.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io::{self, Read};
 
 use rustix::fs::Timespec;
-use tar::{EntryType, GnuExtSparseHeader, GnuSparseHeader, Header};
+use tar::{EntryType, Header};
 
 use super::pax::{self, Extended};
 use super::{UnpackError, UnpackLimits, malformed};
 
-const BLOCK: usize = 512;
+pub(super) const BLOCK: usize = 512;
 /// Largest extended header (GNU long name, PAX records) read, in bytes.
 const MAX_EXTENDED: u64 = 1 << 20;
-/// Most parts of a sparse file.
-const MAX_SPARSE: usize = 64 << 10;
 
 /// One entry, its data still to be read.
 #[derive(Debug)]
@@ -43,11 +42,11 @@ pub(super) struct Entry {
 pub(super) struct TarReader<R> {
     inner: R,
     /// Bytes of the current entry's data not read yet.
-    left: u64,
+    pub(super) left: u64,
     padding: u64,
     entries: u64,
     max_entries: u64,
-    max_bytes: u64,
+    pub(super) max_bytes: u64,
     global: Extended,
 }
 
@@ -80,9 +79,7 @@ impl<R: Read> TarReader<R> {
                 });
             }
             let size = if has_data(header.entry_type()) {
-                header
-                    .entry_size()
-                    .map_err(|error| malformed(error.to_string()))?
+                number(header.entry_size())?
             } else {
                 0
             };
@@ -182,7 +179,7 @@ impl<R: Read> TarReader<R> {
         }
     }
 
-    fn block(&mut self, block: &mut [u8; BLOCK]) -> Result<Option<()>, UnpackError> {
+    pub(super) fn block(&mut self, block: &mut [u8; BLOCK]) -> Result<Option<()>, UnpackError> {
         let mut filled = 0;
         while filled < BLOCK {
             match self.inner.read(&mut block[filled..]) {
@@ -214,7 +211,6 @@ impl<R: Read> TarReader<R> {
     }
 
     fn entry(&mut self, header: &Header, extended: Extended) -> Result<Entry, UnpackError> {
-        let number = |result: io::Result<u64>| result.map_err(|e| malformed(e.to_string()));
         let kind = header.entry_type();
         if let Some(size) = extended.size
             && kind != EntryType::GNUSparse
@@ -222,50 +218,6 @@ impl<R: Read> TarReader<R> {
         {
             self.begin(size)?;
         }
-        let path = match (extended.sparse_name, extended.path) {
-            (Some(name), _) | (None, Some(name)) => name,
-            (None, None) => header.path_bytes().into_owned(),
-        };
-        let link = match extended.link {
-            Some(link) => link,
-            None => header
-                .link_name_bytes()
-                .map(std::borrow::Cow::into_owned)
-                .unwrap_or_default(),
-        };
-        let owner = |extended: Option<u64>, own: io::Result<u64>| {
-            let id = match extended {
-                Some(id) => id,
-                None => number(own)?,
-            };
-            // The largest value means "leave as it is" to the kernel.
-            u32::try_from(id)
-                .ok()
-                .filter(|id| *id != u32::MAX)
-                .ok_or_else(|| malformed(format!("owner {id} is out of range")))
-        };
-        let device = |value: io::Result<Option<u32>>| match kind {
-            EntryType::Char | EntryType::Block => value
-                .map(Option::unwrap_or_default)
-                .map_err(|e| malformed(e.to_string())),
-            _ => Ok(0),
-        };
-        let mtime = match extended.mtime {
-            Some(mtime) => mtime,
-            None => Timespec {
-                tv_sec: header_time(header),
-                tv_nsec: 0,
-            },
-        };
-        let mode = header.mode().map_err(|e| malformed(e.to_string()))? & 0o7777;
-        let (uid, gid) = (
-            owner(extended.uid, header.uid())?,
-            owner(extended.gid, header.gid())?,
-        );
-        let device = (
-            device(header.device_major())?,
-            device(header.device_minor())?,
-        );
         if extended.sparse_old {
             return Err(malformed("this form of sparse file is not supported"));
         }
@@ -277,122 +229,34 @@ impl<R: Read> TarReader<R> {
             (vec![(0, self.left)], self.left)
         };
         Ok(Entry {
-            path,
-            link,
+            path: match (extended.sparse_name, extended.path) {
+                (Some(name), _) | (None, Some(name)) => name,
+                (None, None) => header.path_bytes().into_owned(),
+            },
+            link: extended.link.unwrap_or_else(|| {
+                let link = header.link_name_bytes();
+                link.map(Cow::into_owned).unwrap_or_default()
+            }),
             kind,
-            mode,
-            uid,
-            gid,
-            mtime,
-            device,
+            mode: number(header.mode())? & 0o7777,
+            uid: owner(extended.uid, header.uid())?,
+            gid: owner(extended.gid, header.gid())?,
+            mtime: extended.mtime.unwrap_or_else(|| Timespec {
+                tv_sec: header_time(header),
+                tv_nsec: 0,
+            }),
+            device: match kind {
+                EntryType::Char | EntryType::Block => (
+                    number(header.device_major())?.unwrap_or_default(),
+                    number(header.device_minor())?.unwrap_or_default(),
+                ),
+                _ => (0, 0),
+            },
             xattrs: extended.xattrs,
             parts,
             size,
         })
     }
-
-    /// The map of an old GNU sparse file: in the header, then in blocks before the data.
-    fn gnu_sparse(&mut self, header: &Header) -> Result<(Vec<(u64, u64)>, u64), UnpackError> {
-        let gnu = header
-            .as_gnu()
-            .ok_or_else(|| malformed("a sparse file without a GNU header"))?;
-        let size = gnu.real_size().map_err(|e| malformed(e.to_string()))?;
-        let mut parts = Vec::new();
-        add_parts(&gnu.sparse, &mut parts)?;
-        let mut more = gnu.is_extended();
-        while more {
-            let mut block = GnuExtSparseHeader::new();
-            if self.block(block.as_mut_bytes())?.is_none() {
-                return Err(malformed("the tar ends inside a sparse map"));
-            }
-            add_parts(block.sparse(), &mut parts)?;
-            more = block.is_extended();
-        }
-        self.checked_parts(parts, size)
-    }
-
-    /// The map of a PAX sparse file, format 1.0: decimal lines at the start of the data.
-    fn pax_sparse(&mut self, size: Option<u64>) -> Result<(Vec<(u64, u64)>, u64), UnpackError> {
-        let size = size.ok_or_else(|| malformed("a sparse file without its size"))?;
-        let mut numbers = Vec::new();
-        let mut current: Option<u64> = None;
-        let mut wanted = None;
-        while wanted.is_none_or(|wanted| numbers.len() < wanted) {
-            let mut block = [0u8; BLOCK];
-            let mut filled = 0;
-            while filled < BLOCK {
-                match self.read_data(&mut block[filled..])? {
-                    0 => return Err(malformed("a sparse map that does not end")),
-                    count => filled += count,
-                }
-            }
-            for byte in block {
-                match byte {
-                    b'0'..=b'9' => {
-                        let digit = u64::from(byte - b'0');
-                        current = current
-                            .unwrap_or_default()
-                            .checked_mul(10)
-                            .and_then(|value| value.checked_add(digit));
-                        if current.is_none() {
-                            return Err(malformed("a sparse map with a number out of range"));
-                        }
-                    }
-                    b'\n' => numbers.extend(current.take()),
-                    _ => break,
-                }
-                if wanted.is_none() && !numbers.is_empty() {
-                    let count = usize::try_from(numbers.remove(0)).unwrap_or(usize::MAX);
-                    if count > MAX_SPARSE {
-                        return Err(malformed("a sparse file of too many parts"));
-                    }
-                    wanted = Some(2 * count);
-                }
-                if wanted == Some(numbers.len()) {
-                    break;
-                }
-            }
-        }
-        let parts = numbers
-            .chunks_exact(2)
-            .map(|pair| (pair[0], pair[1]))
-            .collect();
-        self.checked_parts(parts, size)
-    }
-
-    fn checked_parts(
-        &self,
-        parts: Vec<(u64, u64)>,
-        size: u64,
-    ) -> Result<(Vec<(u64, u64)>, u64), UnpackError> {
-        let mut end = 0u64;
-        let mut data = 0u64;
-        for (offset, length) in &parts {
-            if *offset < end {
-                return Err(malformed("a sparse file whose parts overlap"));
-            }
-            end = offset
-                .checked_add(*length)
-                .filter(|end| *end <= size)
-                .ok_or_else(|| malformed("a sparse file with a part behind its end"))?;
-            data += length;
-        }
-        if data != self.left || size > self.max_bytes {
-            return Err(malformed("a sparse file whose map does not fit its data"));
-        }
-        Ok((parts, size))
-    }
-}
-
-fn add_parts(headers: &[GnuSparseHeader], parts: &mut Vec<(u64, u64)>) -> Result<(), UnpackError> {
-    for header in headers.iter().filter(|header| !header.is_empty()) {
-        let number = |result: io::Result<u64>| result.map_err(|e| malformed(e.to_string()));
-        parts.push((number(header.offset())?, number(header.length())?));
-    }
-    if parts.len() > MAX_SPARSE {
-        return Err(malformed("a sparse file of too many parts"));
-    }
-    Ok(())
 }
 
 /// Whatever size the others' headers tell, no data follows them: Go's reader, with which most images
@@ -407,6 +271,20 @@ fn has_data(kind: EntryType) -> bool {
             | EntryType::Directory
             | EntryType::Fifo
     )
+}
+
+/// A field of a header.
+pub(super) fn number<T>(field: io::Result<T>) -> Result<T, UnpackError> {
+    field.map_err(|error| malformed(error.to_string()))
+}
+
+fn owner(extended: Option<u64>, own: io::Result<u64>) -> Result<u32, UnpackError> {
+    let id = extended.map_or_else(|| number(own), Ok)?;
+    // The largest value means "leave as it is" to the kernel.
+    u32::try_from(id)
+        .ok()
+        .filter(|id| *id != u32::MAX)
+        .ok_or_else(|| malformed(format!("owner {id} is out of range")))
 }
 
 /// GNU tar writes times before the epoch as negative binary numbers.

@@ -4,76 +4,13 @@
 mod common;
 
 use std::net::IpAddr;
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
 
+use common::cni::{RESULT, config, log, need_plugins, ready, write_conf, write_plugin};
 use common::{
     NODE, Node, WORLD, call_tcp, detach_request, eventually, inside, ip, on_node, port, run,
     serve_tcp,
 };
-use joey_network::{
-    AttachRequest, CniFolder, Mode, Network, NetworkConfig, Protocol, Provider, netns,
-};
-
-const PLUGINS: &str = "/usr/lib/cni";
-
-fn need_plugins() {
-    let bridge = Path::new(PLUGINS).join("bridge");
-    assert!(bridge.exists(), "Debian's containernetworking-plugins");
-}
-
-fn config(node: &Node, mode: Mode) -> NetworkConfig {
-    NetworkConfig {
-        mode,
-        cni_bin_dirs: vec![node.path("bin"), PathBuf::from(PLUGINS)],
-        cni_timeout_seconds: 10,
-        ..node.config()
-    }
-}
-
-fn write_conf(node: &Node, name: &str, text: &str) {
-    std::fs::create_dir_all(node.path("net.d")).unwrap();
-    let data = node.path("ipam");
-    let text = text.replace("IPAM-DATA", data.to_str().unwrap());
-    std::fs::write(node.path("net.d").join(name), text).unwrap();
-}
-
-/// A plugin that notes each call (command, whether it had a previous result) in a log.
-fn write_plugin(node: &Node, name: &str, body: &str) {
-    std::fs::create_dir_all(node.path("bin")).unwrap();
-    let log = node.path("log");
-    let script = format!(
-        r#"#!/bin/sh
-input=$(cat)
-if [ "$CNI_COMMAND" = VERSION ]; then
-  echo '{{"cniVersion":"1.1.0","supportedVersions":["0.4.0","1.0.0","1.1.0"]}}'
-  exit 0
-fi
-before=none
-case "$input" in *prevResult*) before=result;; esac
-echo "$CNI_COMMAND {name} $CNI_IFNAME $before ${{CNI_NETNS:-no-netns}}" >> {log}
-echo "$input" > {log}.{name}.$CNI_COMMAND
-echo "$CNI_ARGS" > {log}.args
-{body}
-"#,
-        log = log.display(),
-    );
-    let path = node.path("bin").join(name);
-    std::fs::write(&path, script).unwrap();
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
-}
-
-fn log(node: &Node) -> Vec<String> {
-    let text = std::fs::read_to_string(node.path("log")).unwrap_or_default();
-    std::fs::remove_file(node.path("log")).ok();
-    text.lines()
-        .map(|line| line.split(' ').take(4).collect::<Vec<_>>().join(" "))
-        .collect()
-}
-
-const RESULT: &str = r#"[ "$CNI_COMMAND" = ADD ] && echo '{"cniVersion":"1.1.0","interfaces":[{"name":"eth0","mac":"02:00:00:00:00:01","sandbox":"x"}],"ips":[{"address":"10.7.0.2/24","gateway":"10.7.0.1","interface":0}]}'
-exit 0"#;
+use joey_network::{AttachRequest, CniFolder, Mode, Network, Protocol, Provider, netns};
 
 const BRIDGE: &str = r#"{
   "cniVersion": "1.0.0", "name": "test",
@@ -85,10 +22,6 @@ const BRIDGE: &str = r#"{
     {"type": "portmap", "capabilities": {"portMappings": true}}
   ]
 }"#;
-
-async fn ready(network: &Network) {
-    eventually("CNI is ready", || network.status().ready).await;
-}
 
 fn leases(node: &Node) -> usize {
     let Ok(entries) = std::fs::read_dir(node.path("ipam/test")) else {
@@ -428,130 +361,5 @@ fn status_and_gc_of_version_1_1() {
             calls.contains(&"DEL scripted eth0 result".to_owned()),
             "{calls:?}"
         );
-    });
-}
-
-#[test]
-fn hanging_and_flooding_plugins_are_bounded() {
-    on_node(|node| async move {
-        write_plugin(
-            &node,
-            "hang",
-            "[ \"$CNI_COMMAND\" = ADD ] && sleep 1000\nexit 0",
-        );
-        write_plugin(
-            &node,
-            "flood",
-            "[ \"$CNI_COMMAND\" = ADD ] && cat /dev/zero\nexit 0",
-        );
-        write_plugin(
-            &node,
-            "nonsense",
-            "[ \"$CNI_COMMAND\" = ADD ] && echo '[[[['\nexit 0",
-        );
-        for (plugin, expected) in [
-            ("hang", "did not end"),
-            ("flood", "more than"),
-            ("nonsense", "no JSON"),
-        ] {
-            let conf = format!(r#"{{"cniVersion":"1.0.0","name":"n","type":"{plugin}"}}"#);
-            write_conf(&node, "10.conf", &conf);
-            let mut config = config(&node, Mode::Cni);
-            config.cni_timeout_seconds = 1;
-            let network = Network::open(config).await.unwrap();
-            let error = network.attach(node.pod(plugin)).await.unwrap_err();
-            let cause = std::error::Error::source(&error).and_then(std::error::Error::source);
-            let cause = cause.unwrap().to_string();
-            assert!(cause.contains(expected), "{plugin}: {cause}");
-        }
-    });
-}
-
-#[test]
-fn plugins_that_hang_do_not_keep_the_daemon_from_starting() {
-    on_node(|node| async move {
-        let hang = "[ \"$CNI_COMMAND\" = STATUS ] && sleep 1000\nexit 0";
-        write_plugin(&node, "hang", hang);
-        let conf = r#"{"cniVersion":"1.1.0","name":"n","plugins":[{"type":"hang"}]}"#;
-        write_conf(&node, "10.conflist", conf);
-        let begun = std::time::Instant::now();
-        let network = Network::open(config(&node, Mode::Cni)).await.unwrap();
-        assert!(
-            begun.elapsed() < Duration::from_secs(30),
-            "it waits for the plugin"
-        );
-        let status = network.status();
-        assert!(!status.ready);
-        assert!(status.message.contains("answered"), "{}", status.message);
-    });
-}
-
-#[test]
-fn a_result_without_an_address_is_no_network() {
-    on_node(|node| async move {
-        let empty = r#"[ "$CNI_COMMAND" = ADD ] && echo '{"cniVersion":"1.0.0"}'
-exit 0"#;
-        write_plugin(&node, "scripted", empty);
-        let conf = r#"{"cniVersion":"1.0.0","name":"n","type":"scripted"}"#;
-        write_conf(&node, "10.conf", conf);
-        let network = Network::open(config(&node, Mode::Cni)).await.unwrap();
-        log(&node);
-        let error = network.attach(node.pod("a")).await.unwrap_err();
-        let cause = std::error::Error::source(&error).and_then(std::error::Error::source);
-        let cause = cause.unwrap().to_string();
-        assert!(cause.contains("no address"), "{cause}");
-        let calls = log(&node);
-        assert!(
-            calls.iter().any(|call| call.starts_with("DEL")),
-            "{calls:?}"
-        );
-    });
-}
-
-#[test]
-fn a_bad_record_is_set_aside() {
-    on_node(|node| async move {
-        let network = Network::open(config(&node, Mode::Cni)).await.unwrap();
-        let folder = config(&node, Mode::Cni).state_dir.join("cni");
-        std::fs::write(folder.join("a.json"), "{ torn").unwrap();
-        network.gc(&[]).await.unwrap();
-        assert!(!folder.join("a.json").exists());
-        assert!(folder.join("bad-a.json.quarantined").exists());
-    });
-}
-
-#[test]
-fn a_missing_plugin_is_not_ready_until_it_comes() {
-    on_node(|node| async move {
-        write_conf(
-            &node,
-            "10.conf",
-            r#"{"cniVersion":"1.0.0","name":"n","type":"scripted"}"#,
-        );
-        let network = Network::open(config(&node, Mode::Cni)).await.unwrap();
-        let status = network.status();
-        assert!(
-            !status.ready && status.message.contains("scripted"),
-            "{}",
-            status.message
-        );
-        write_plugin(&node, "scripted", RESULT);
-        ready(&network).await;
-        write_plugin(&node, "old", "exit 0");
-        let script = std::fs::read_to_string(node.path("bin/old")).unwrap();
-        let script = script.replace(r#","1.0.0","1.1.0""#, "");
-        std::fs::write(node.path("bin/old"), script).unwrap();
-        write_conf(
-            &node,
-            "05.conf",
-            r#"{"cniVersion":"1.0.0","name":"o","type":"old"}"#,
-        );
-        eventually("an old plugin is told", || {
-            network
-                .status()
-                .message
-                .contains("does not know version 1.0.0")
-        })
-        .await;
     });
 }

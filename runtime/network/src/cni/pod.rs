@@ -305,7 +305,8 @@ impl Inner {
                 network: list.name.clone(),
                 source,
             };
-            result = result.and(collected.map(drop).map_err(failed));
+            let collected = collected.map(drop).map_err(failed);
+            result = result.and(collected);
         }
         result
     }

@@ -2,6 +2,8 @@
 #![allow(dead_code, reason = "each test file uses a part")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may fail")]
 
+pub mod cni;
+
 use std::fs::File;
 use std::future::Future;
 use std::io::{Read, Write};
