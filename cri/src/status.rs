@@ -101,7 +101,7 @@ fn runtime_code(error: &joey_runtime::Error) -> Code {
     match error {
         E::NotFound { .. } => Code::NotFound,
         E::Invalid { .. } => Code::InvalidArgument,
-        E::WrongState { .. } | E::Unsupported { .. } => Code::FailedPrecondition,
+        E::WrongState { .. } | E::Unsupported { .. } | E::InUse { .. } => Code::FailedPrecondition,
         E::NameTaken { .. } => Code::AlreadyExists,
         E::TimedOut { .. } => Code::DeadlineExceeded,
         E::Exhausted { .. } => Code::ResourceExhausted,

@@ -63,6 +63,12 @@ pub enum Error {
         /// The missing kernel feature or setting.
         why: String,
     },
+    /// What is used does not allow it now.
+    #[error("{what}")]
+    InUse {
+        /// The step and what is in use.
+        what: String,
+    },
     /// An exec took longer than it may.
     #[error("command {command:?} timed out after {seconds} s")]
     TimedOut {
@@ -126,6 +132,13 @@ impl Error {
                 return Self::unplanned(&step, error);
             }
             let refused = cause.downcast_ref().and_then(Errno::from_io_error);
+            // A memory limit below what can't be reclaimed; on v1 the kernel says so.
+            let in_use = matches!(cause.downcast_ref(), Some(UpdateError::MemoryInUse { .. }));
+            if in_use || refused == Some(Errno::BUSY) {
+                return Self::InUse {
+                    what: format!("{step}: {}", chain(first)),
+                };
+            }
             // What the kernel finds to be no value.
             if matches!(refused, Some(Errno::INVAL | Errno::RANGE)) {
                 return Self::invalid(format!("{step}: {}", chain(first)));

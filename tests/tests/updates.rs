@@ -158,6 +158,7 @@ async fn a_refused_update_changes_nothing() {
             ..none()
         };
         let error = node.update(&id, less).await.unwrap_err();
+        assert_eq!(error.code(), Code::FailedPrecondition, "{error}");
         assert!(error.message().contains("memory.limit_in_bytes"), "{error}");
         assert_eq!(in_force(&id), given());
         let running = node.client.status(&id).await;

@@ -27,7 +27,7 @@ impl Runtime {
         futures::future::join_all(restored).await;
     }
 
-    pub(super) async fn restore_container(&self, container: &Container) {
+    async fn restore_container(&self, container: &Container) {
         let record = container.record();
         match oci::cgroup_resources(&record.effective()) {
             Ok(wanted) => restore(&record.id, &record.cgroup, &wanted).await,
@@ -37,7 +37,7 @@ impl Runtime {
         }
     }
 
-    pub(super) async fn restore_pod(&self, pod: &Pod) {
+    async fn restore_pod(&self, pod: &Pod) {
         if let Some((group, wanted)) = self.own_pod_limits(pod) {
             restore(pod.id(), &group, &wanted).await;
         }

@@ -1,8 +1,9 @@
 //! Changes limits while a container or pod lives.
 //!
-//! One transaction: the kernel first, all or nothing, then the record. A daemon that is killed
-//! between the two finds the old record at its next start and brings that into force again
-//! (`restore.rs`), as its caller had no answer.
+//! One transaction: the record first, then the kernel, all or nothing; what the kernel refuses is
+//! taken back from the record. A daemon that is killed between the two finds the new record at its
+//! next start and brings it into force (`restore.rs`): the other way round it could not tell the
+//! limits that it had set already from those that somebody else wants.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -72,28 +73,29 @@ impl Runtime {
         let step = || format!("update container {}", record.id);
         let checked = record.cgroup.check(&wanted);
         checked.map_err(|e| Error::limits(step(), e))?;
-        if running {
-            let updated = record.cgroup.update(&wanted).await;
-            updated.map_err(|e| Error::limits(step(), e))?;
-        }
         let (config, launch, overlays) = (changed.config, changed.launch, changed.overlays);
         container.change(|record| {
             record.config = config;
             record.launch = launch;
             record.overlays = overlays;
         });
-        let Err(error) = container.save(&self.container_records) else {
-            return Ok(());
+        let take_back = || {
+            container.change(|now| {
+                now.config.clone_from(&record.config);
+                now.launch.clone_from(&record.launch);
+                now.overlays.clone_from(&record.overlays);
+            });
         };
-        container.change(|now| {
-            now.config.clone_from(&record.config);
-            now.launch.clone_from(&record.launch);
-            now.overlays.clone_from(&record.overlays);
-        });
-        if running {
-            self.restore_container(&container).await;
+        if let Err(error) = container.save(&self.container_records) {
+            take_back();
+            return Err(error);
         }
-        Err(error)
+        if running && let Err(error) = record.cgroup.update(&wanted).await {
+            take_back();
+            self.save_container_or_warn(&container);
+            return Err(Error::limits(step(), error));
+        }
+        Ok(())
     }
 
     /// Changes a pod's limits, of its own group: those of one that the kubelet made are the kubelet's
@@ -122,15 +124,17 @@ impl Runtime {
             overlays = overlay::changed(&overlays, change);
         }
         pod.change(|record| record.overlays = overlays);
-        let limited = match self.limit_pod(&pod).await {
-            Ok(()) => pod.save(&self.pod_records),
-            Err(error) => Err(error),
-        };
-        if limited.is_err() {
-            pod.change(|now| now.overlays.clone_from(&record.overlays));
-            self.restore_pod(&pod).await;
+        let take_back = || pod.change(|now| now.overlays.clone_from(&record.overlays));
+        if let Err(error) = pod.save(&self.pod_records) {
+            take_back();
+            return Err(error);
         }
-        limited
+        if let Err(error) = self.limit_pod(&pod).await {
+            take_back();
+            self.save_or_warn(&pod);
+            return Err(error);
+        }
+        Ok(())
     }
 
     /// Answers when a container has ended.

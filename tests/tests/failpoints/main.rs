@@ -64,3 +64,8 @@ async fn remove_image() {
 async fn exec_sync() {
     matrix::run(Operation::ExecSync).await;
 }
+
+#[tokio::test]
+async fn update_container_resources() {
+    matrix::run(Operation::UpdateContainerResources).await;
+}

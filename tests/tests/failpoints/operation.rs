@@ -2,6 +2,7 @@
 
 use joey_proto::cri::*;
 use joey_tests::busybox;
+use joey_tests::limits::{MIB, in_force};
 
 use crate::node::Node;
 
@@ -20,6 +21,7 @@ pub enum Operation {
     PullImage,
     RemoveImage,
     ExecSync,
+    UpdateContainerResources,
 }
 
 /// What an operation is done to.
@@ -32,10 +34,20 @@ pub struct Scene {
     began: i64,
 }
 
+/// Quota, shares and memory of a container without limits.
+const BEFORE: (i64, i64, i64) = (-1, 1024, -1);
+/// The same after an update.
+const UPDATED: (i64, i64, i64) = (20_000, 512, 96 * MIB);
+
+fn updated(scene: &Scene) -> (i64, i64, i64) {
+    let seen = in_force(&scene.container);
+    (seen.quota, seen.shares, seen.memory)
+}
+
 type Reply = Result<(), tonic::Status>;
 
 impl Operation {
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::RunPodSandbox,
         Self::CreateContainer,
         Self::StartContainer,
@@ -46,11 +58,13 @@ impl Operation {
         Self::PullImage,
         Self::RemoveImage,
         Self::ExecSync,
+        Self::UpdateContainerResources,
     ];
 
     /// It may fail on a full disk.
     pub fn needs_space(self) -> bool {
-        self.makes_something() || self == Self::StartContainer
+        self.makes_something()
+            || matches!(self, Self::StartContainer | Self::UpdateContainerResources)
     }
 
     /// An operation about an image has no pod.
@@ -173,6 +187,15 @@ impl Operation {
                 assert_eq!(told, (&b"hi\n"[..], 3));
                 Ok(())
             }
+            Self::UpdateContainerResources => {
+                let resources = LinuxContainerResources {
+                    cpu_quota: UPDATED.0,
+                    cpu_shares: UPDATED.1,
+                    memory_limit_in_bytes: UPDATED.2,
+                    ..Default::default()
+                };
+                node.stand.update(&container_id, resources).await
+            }
         }
     }
 
@@ -189,6 +212,10 @@ impl Operation {
                     scene.container = create(node, scene, 1).await.unwrap();
                 }
             }
+        }
+        if self == Self::UpdateContainerResources {
+            let seen = updated(scene);
+            assert!([BEFORE, UPDATED].contains(&seen), "half done: {seen:?}");
         }
         self.perform(node, scene).await.expect("the retry");
     }
@@ -217,6 +244,13 @@ impl Operation {
                 assert_times(&status, scene);
                 let echoed = node.client().exec(&scene.container, &["echo", "on"]).await;
                 assert_eq!(echoed, ("on\n".into(), String::new(), 0));
+            }
+            Self::UpdateContainerResources => {
+                assert_eq!(updated(scene), UPDATED);
+                let told = node.stand.told(&scene.container).await;
+                let told = (told.cpu_quota, told.cpu_shares, told.memory_limit_in_bytes);
+                assert_eq!(told, UPDATED);
+                assert_eq!(node.times_run("worker-0"), 1, "it ran once");
             }
             Self::StopContainer => {
                 let status = node.client().status(&scene.container).await;
