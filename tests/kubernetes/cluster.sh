@@ -2,6 +2,7 @@
 # (tools/node.sh). The control plane's processes are in the first node's.
 #
 #   cluster_start RUNTIME NODES      brings up the cluster of $CLUSTER_DIR, all nodes Ready
+#   cluster_metrics_server_start     adds what `kubectl top` asks
 #   cluster_leaks                    ends everything but the runtimes, tells them to remove all, and
 #                                    prints what pods have left in the nodes; fails if there is any
 #   cluster_stop                     ends it and removes what it left
@@ -123,7 +124,7 @@ cluster_kubelet_start() { # NODE
         --kubeconfig "$CLUSTER_DIR/$1.kubeconfig" --hostname-override "$1" --node-ip "$NODE_ADDRESS" -v=2
 }
 
-cluster_kubelet_config() { # NODE
+cluster_kubelet_config() {
     mkdir -p "$NODE_DATA/pod-logs" "$NODE_DIR/manifests"
     cat <<YAML
 apiVersion: kubelet.config.k8s.io/v1beta1
@@ -164,7 +165,7 @@ cluster_start() { # RUNTIME NODES
     local runtime=$1 nodes=$2 number set tool
     [ ! -e "$CLUSTER_DIR" ] || { echo "cluster: $CLUSTER_DIR exists: there is one already" >&2; return 1; }
     mkdir -p "$CLUSTER_DIR"/{nodes,pids,log,tools}
-    for set in etcd coredns kubelet kubernetes; do
+    for set in etcd coredns metrics-server kubelet kubernetes; do
         tool=$("$TESTS/conformance/build-tools" "$set")
         echo "$tool" >"$CLUSTER_DIR/tools/$set"
     done
@@ -184,7 +185,7 @@ cluster_start() { # RUNTIME NODES
     done | cluster_kubectl create -f - >/dev/null
     for number in $(seq "$nodes"); do
         cluster_on "node$number"
-        cluster_kubelet_config "node$number" >"$NODE_DIR/kubelet.yaml"
+        cluster_kubelet_config >"$NODE_DIR/kubelet.yaml"
         cluster_kubelet_start "node$number"
         cluster_proxy_start "node$number"
     done

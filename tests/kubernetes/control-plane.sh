@@ -28,6 +28,7 @@ cluster_keys() { # NODES
     cluster_user "$CLUSTER_DIR/kube-controller-manager.kubeconfig" system:kube-controller-manager
     cluster_user "$CLUSTER_DIR/kube-proxy.kubeconfig" system:kube-proxy
     cluster_user "$CLUSTER_DIR/coredns.kubeconfig" coredns system:masters
+    cluster_user "$CLUSTER_DIR/metrics-server.kubeconfig" metrics-server system:masters
     for number in $(seq "$1"); do
         cluster_user "$CLUSTER_DIR/node$number.kubeconfig" "system:node:node$number" system:nodes
     done
@@ -115,4 +116,39 @@ cluster_proxy_start() { # NODE
         --proxy-mode "${CLUSTER_PROXY_MODE:-iptables}" --cluster-cidr "$CLUSTER_PODS" \
         --conntrack-max-per-core 0 --conntrack-tcp-timeout-established 0 \
         --conntrack-tcp-timeout-close-wait 0
+}
+
+# What answers `kubectl top`; it asks the kubelets every ten seconds.
+cluster_metrics_server_start() {
+    cluster_on node1
+    cluster_spawn metrics-server "$(cluster_tool metrics-server metrics-server)" --secure-port 4443 \
+        --kubeconfig "$CLUSTER_DIR/metrics-server.kubeconfig" \
+        --authentication-kubeconfig "$CLUSTER_DIR/metrics-server.kubeconfig" \
+        --authorization-kubeconfig "$CLUSTER_DIR/metrics-server.kubeconfig" \
+        --cert-dir "$NODE_DIR/tmp/metrics-server" --metric-resolution 10s --kubelet-request-timeout 5s \
+        --kubelet-insecure-tls --kubelet-preferred-address-types InternalIP
+    cluster_kubectl create -f - >/dev/null <<YAML
+apiVersion: v1
+kind: Service
+metadata: {name: metrics-server, namespace: kube-system}
+spec: {ports: [{port: 443, targetPort: 4443}]}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: metrics-server, namespace: kube-system, labels: {kubernetes.io/service-name: metrics-server}}
+addressType: IPv4
+endpoints: [{addresses: ["192.0.2.1"]}]
+ports: [{port: 4443}]
+---
+apiVersion: apiregistration.k8s.io/v1
+kind: APIService
+metadata: {name: v1beta1.metrics.k8s.io}
+spec:
+  group: metrics.k8s.io
+  version: v1beta1
+  service: {name: metrics-server, namespace: kube-system}
+  insecureSkipTLSVerify: true
+  groupPriorityMinimum: 100
+  versionPriority: 100
+YAML
 }

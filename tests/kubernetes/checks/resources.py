@@ -73,6 +73,13 @@ def usage_is_reported(cluster, space):
     eventually("the metrics have the container", lambda: f'namespace="{space.name}"' in
                space.kubectl("get", "--raw", f"/api/v1/nodes/{node}/proxy/metrics/resource"))
 
+    def on_top():
+        done = space.try_kubectl("top", "pod", "--no-headers")
+        found = done.stdout.decode().split()
+        # "busy 100m 1Mi", from two looks at least
+        return found and found[0] == "busy" and int(found[1].removesuffix("m")) > 50
+    eventually("kubectl top shows it at work", on_top)
+
 
 def pod_knows_itself(cluster, space):
     def field(name, path):

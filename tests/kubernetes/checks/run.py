@@ -21,7 +21,7 @@ import workloads
 
 TOGETHER = [*streams.CHECKS, *workloads.CHECKS, *resources.CHECKS, *static_pods.CHECKS]
 ALONE = [*restarts.CHECKS, *settings.CHECKS]
-AT_ONCE = 4
+AT_ONCE = 6
 
 
 def run(cluster, check):
