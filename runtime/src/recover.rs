@@ -91,8 +91,10 @@ impl Runtime {
         match record.state {
             _ if record.boot_id != self.boot_id => self.rebooted(pod).await,
             PodState::Ready => {
-                self.take_up(pod).await;
-                self.clear_unstarted(pod).await;
+                // Until the shim has told what it runs, what was started can't be told from what was not.
+                if self.take_up(pod).await {
+                    self.clear_unstarted(pod).await;
+                }
             }
             PodState::Starting => {
                 // What can't be torn down yet is for a stop, or the next start, to finish.
@@ -161,8 +163,9 @@ impl Runtime {
     }
 
     /// Connects to a pod's shim and learns what ended while nobody was connected. One that runs and
-    /// does not answer may be short of CPU time or wait for a disk: it is tried again.
-    async fn take_up(self: &Arc<Self>, pod: &Arc<Pod>) {
+    /// does not answer may be short of CPU time or wait for a disk: it is tried again, and the result
+    /// is false.
+    async fn take_up(self: &Arc<Self>, pod: &Arc<Pod>) -> bool {
         let process = pod.record().shim;
         let runs = process.is_some_and(|(pid, ticks)| ids::start_ticks(pid) == Some(ticks));
         match Shim::connect(&self.config.pod_folder(pod.id())).await {
@@ -171,14 +174,17 @@ impl Runtime {
                 pod.set_shim(Some(Arc::clone(&shim)));
                 self.watch(pod, &shim);
                 self.await_starts(&shim).await;
-                if !self.catch_up(pod, &shim).await {
+                let caught_up = self.catch_up(pod, &shim).await;
+                if !caught_up {
                     let (runtime, pod) = (Arc::clone(self), Arc::clone(pod));
                     tokio::spawn(async move { runtime.keep_catching_up(&pod, &shim).await });
                 }
+                caught_up
             }
             Err(error) if error.is_gone() || !runs => {
                 tracing::warn!(pod = pod.id(), %error, "the shim can't be reached");
                 self.pod_lost(pod, process, "the pod's shim ended").await;
+                false
             }
             Err(error) => {
                 tracing::warn!(pod = pod.id(), %error, "the shim can't be reached yet");
@@ -187,6 +193,7 @@ impl Runtime {
                     tokio::time::sleep(RETRY).await;
                     runtime.take_up_again(&pod, process).await;
                 });
+                false
             }
         }
     }

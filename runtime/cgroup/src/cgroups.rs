@@ -202,6 +202,7 @@ impl Cgroups {
         resources: &Resources,
     ) -> Result<Group, CreateError> {
         let group = Group::new(&self.layout, self.parent_place(parent)?);
+        let held = group.room(resources).await.map_err(CreateError::Limits)?;
         if let Some(unit) = &group.unit {
             let properties = units::properties(resources, self.version());
             let started = systemd::start_slice(unit, properties).await;
@@ -217,6 +218,7 @@ impl Cgroups {
                 .map_err(CreateError::Limits)
         });
         worker.await.map_err(|_| CreateError::Worker)??;
+        drop(held);
         Ok(group)
     }
 

@@ -90,11 +90,14 @@ impl Group {
             Some(_) => Some(self.blocking(|g| g.read_back()).await?),
             None => None,
         };
+        // systemd writes a memory limit at once.
+        let held = self.room(wanted).await?;
         if let Some(unit) = &self.unit {
             self.set_properties(unit, wanted).await?;
         }
         let target = wanted.clone();
         let result = self.blocking(move |g| g.apply(&target, Old::Keep)).await;
+        drop(held);
         let error = match result {
             Ok(Ok(())) => return Ok(()),
             Ok(Err(error)) | Err(error) => error,
@@ -125,6 +128,11 @@ impl Group {
     fn force(&self, wanted: &Resources) -> Result<Restored, UpdateError> {
         if !self.exists() {
             return Ok(Restored::default());
+        }
+        if let Some((dir, limit)) = self.v2_memory_limit(wanted)
+            && !wanted.unified.contains_key("memory.high")
+        {
+            shrink::release(&dir, limit);
         }
         let _held = match self.make_room(wanted) {
             Ok(held) => held,
@@ -186,8 +194,24 @@ impl Group {
         Ok(())
     }
 
+    /// [`Group::make_room`] where systemd is told the limits before the files are written.
+    pub(crate) async fn room(&self, wanted: &Resources) -> Result<Held, UpdateError> {
+        if self.unit.is_none() {
+            return Ok(Held::default());
+        }
+        let wanted = wanted.clone();
+        self.blocking(move |g| g.make_room(&wanted)).await?
+    }
+
     /// Before a v2 memory limit that may be lower than what is used.
     fn make_room(&self, wanted: &Resources) -> Result<Held, UpdateError> {
+        match self.v2_memory_limit(wanted) {
+            Some((dir, limit)) => shrink::make_room(&dir, limit),
+            None => Ok(Held::default()),
+        }
+    }
+
+    fn v2_memory_limit(&self, wanted: &Resources) -> Option<(PathBuf, u64)> {
         let unified = wanted.unified.get("memory.max");
         let limit = unified.map_or_else(
             || {
@@ -198,8 +222,8 @@ impl Group {
             |limit| limit.trim().parse().ok(),
         );
         match (self.layout.version(), self.unified_dir(), limit) {
-            (Version::V2, Some(dir), Some(limit @ 1..)) => shrink::make_room(&dir, limit),
-            _ => Ok(Held::default()),
+            (Version::V2, Some(dir), Some(limit @ 1..)) => Some((dir, limit)),
+            _ => None,
         }
     }
 

@@ -13,14 +13,27 @@ use crate::files;
 /// being set.
 const MARGIN_BYTES: u64 = 1 << 20;
 
+/// The kernel rounds throttles down to pages, which have up to this many bytes.
+const LARGEST_PAGE: u64 = 64 << 10;
+
 /// Holds a group below a limit that is about to come into force; ends when dropped.
 #[derive(Debug, Default)]
 #[must_use]
-pub(crate) struct Held(Option<(PathBuf, String)>);
+pub(crate) struct Held(Option<Throttle>);
+
+#[derive(Debug)]
+struct Throttle {
+    path: PathBuf,
+    /// As the kernel tells it: it rounds down to pages.
+    set: String,
+    old: String,
+}
 
 impl Drop for Held {
     fn drop(&mut self) {
-        if let Some((path, old)) = self.0.take()
+        if let Some(Throttle { path, set, old }) = self.0.take()
+            // Who wrote another one meanwhile wants that.
+            && files::read(&path).is_ok_and(|now| now == set)
             && let Err(error) = files::write(&path, &old)
         {
             tracing::warn!(path = %path.display(), value = old, %error,
@@ -29,13 +42,22 @@ impl Drop for Held {
     }
 }
 
-/// Brings the usage of a v2 group below a new limit.
+/// Where usage is brought to before a limit comes into force, bytes.
+fn target(limit: u64) -> u64 {
+    limit.saturating_sub(MARGIN_BYTES.min(limit / 8))
+}
+
+/// Brings the usage of a v2 group below a limit that is lower than what it has.
 ///
 /// # Errors
 /// [`UpdateError::MemoryInUse`] where it can't be; nothing is changed then.
 pub(crate) fn make_room(dir: &Path, limit: u64) -> Result<Held, UpdateError> {
+    let present = files::read_number(&dir.join("memory.max"));
+    if present.is_some_and(|present| present <= limit) {
+        return Ok(Held::default());
+    }
     let usage = || files::read_number(&dir.join("memory.current")).unwrap_or(0);
-    let target = limit.saturating_sub(MARGIN_BYTES.min(limit / 8));
+    let target = target(limit);
     if usage() <= target {
         return Ok(Held::default());
     }
@@ -45,7 +67,12 @@ pub(crate) fn make_room(dir: &Path, limit: u64) -> Result<Held, UpdateError> {
     let own = files::read_number(&high).unwrap_or(u64::MAX);
     let mut held = Held::default();
     if own > target && files::write(&high, &target.to_string()).is_ok() {
-        held.0 = Some((high, old));
+        let set = files::read(&high).unwrap_or_default();
+        held.0 = Some(Throttle {
+            path: high,
+            set,
+            old,
+        });
     }
     // Since Linux 5.19; before, the write to memory.high alone reclaims. EAGAIN: less was reclaimed.
     if let Some(excess) = usage().checked_sub(target).filter(|excess| *excess > 0) {
@@ -59,6 +86,17 @@ pub(crate) fn make_room(dir: &Path, limit: u64) -> Result<Held, UpdateError> {
         return Err(UpdateError::MemoryInUse { usage, limit });
     }
     Ok(held)
+}
+
+/// Ends the throttle that a killed process left while it made room for this limit.
+pub(crate) fn release(dir: &Path, limit: u64) {
+    let high = dir.join("memory.high");
+    let rounded = files::read_number(&high).and_then(|high| target(limit).checked_sub(high));
+    if rounded.is_some_and(|bytes| bytes < LARGEST_PAGE)
+        && let Err(error) = files::write(&high, "max")
+    {
+        tracing::warn!(path = %high.display(), %error, "a memory throttle stays in force");
+    }
 }
 
 #[cfg(test)]
@@ -79,6 +117,31 @@ mod tests {
         drop(make_room(dir.path(), 100 << 20).unwrap());
         let high = std::fs::read_to_string(dir.path().join("memory.high"));
         assert_eq!(high.unwrap(), "max");
+    }
+
+    #[test]
+    fn a_limit_that_is_in_force_needs_no_room() {
+        let dir = group("104857600");
+        std::fs::write(dir.path().join("memory.max"), "104857600").unwrap();
+        drop(make_room(dir.path(), 100 << 20).unwrap());
+        let reclaimed = std::fs::read_to_string(dir.path().join("memory.reclaim"));
+        assert_eq!(reclaimed.unwrap(), "");
+        std::fs::write(dir.path().join("memory.max"), "max").unwrap();
+        make_room(dir.path(), 100 << 20).unwrap_err();
+    }
+
+    #[test]
+    fn only_the_throttle_of_this_limit_is_ended() {
+        let dir = group("0");
+        let high = dir.path().join("memory.high");
+        std::fs::write(&high, (99 << 20).to_string()).unwrap();
+        release(dir.path(), 50 << 20);
+        assert_eq!(
+            std::fs::read_to_string(&high).unwrap(),
+            (99 << 20).to_string()
+        );
+        release(dir.path(), 100 << 20);
+        assert!(std::fs::read_to_string(&high).unwrap().starts_with("max"));
     }
 
     #[test]
