@@ -3,10 +3,11 @@
 use std::io;
 use std::thread;
 
+use rustix::process::{getpriority_process, setpriority_process};
 use tokio::sync::oneshot;
 
 /// Unpacking keeps all processors busy; by this nice value it gives way to calls, shims and execs
-/// and, where nothing else is at work, loses nothing.
+/// and, where nothing else is at work, loses nothing. A daemon that is nicer stays so.
 const NICE: i32 = 10;
 
 /// Runs blocking work on a thread of its own that other threads go before. It goes on when the
@@ -22,7 +23,9 @@ pub(crate) async fn run<T: Send + 'static>(
         .name("joeyd-unpack".to_owned())
         .spawn(move || {
             // Linux knows priorities by thread, and this one's is not taken back: it ends here.
-            if let Err(error) = rustix::process::setpriority_process(None, NICE) {
+            let behind =
+                getpriority_process(None).and_then(|own| setpriority_process(None, own.max(NICE)));
+            if let Err(error) = behind {
                 tracing::debug!(%error, "unpacking does not stay behind other work");
             }
             // A caller who has gone away does not ask for the result.
@@ -37,10 +40,10 @@ mod tests {
 
     #[tokio::test]
     async fn work_stays_behind_its_caller() {
-        let nice = || rustix::process::getpriority_process(None).unwrap();
+        let nice = || getpriority_process(None).unwrap();
         let mine = nice();
         let behind = run(nice).await.unwrap();
-        assert_eq!(behind, NICE);
+        assert_eq!(behind, mine.max(NICE));
         assert_eq!(nice(), mine);
     }
 

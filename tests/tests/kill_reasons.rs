@@ -36,7 +36,7 @@ async fn an_end_tells_who_asked_for_it_also_across_a_killed_daemon() {
     assert_eq!(info["exitReason"], reason, "{info}");
 
     // By the kubelet; it heeds its stop signal only while no daemon is there.
-    let script = "trap 'sleep 2; exit 7' TERM; while :; do sleep 0.1; done";
+    let script = "trap 'echo told; sleep 2; exit 7' TERM; while :; do sleep 0.1; done";
     let slow = node.container("slow", &["sh", "-c", script]);
     let slow = node.client.run(&pod, &slow, &config).await;
     let mut runtime = node.client.runtime();
@@ -48,10 +48,10 @@ async fn an_end_tells_who_asked_for_it_also_across_a_killed_daemon() {
         };
         drop(runtime.stop_container(request).await);
     });
-    joey_tests::eventually("the stop is noted", || async {
-        let folder = node.daemon.root().join("containers");
-        let record = std::fs::read_to_string(folder.join(format!("{slow}.json")));
-        record.is_ok_and(|record| record.contains("\"asked\":{"))
+    // It is noted before the signal is sent.
+    let log = node.client.status(&slow).await.log_path;
+    joey_tests::eventually("the stop signal has arrived", || async {
+        std::fs::read_to_string(&log).is_ok_and(|log| log.contains("told"))
     })
     .await;
     node.restart_after(|_| {}).await;

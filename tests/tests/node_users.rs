@@ -56,9 +56,10 @@ async fn cve_2021_41103_set_user_id_programs_are_for_containers_alone() {
     );
     let id = node.client.run(&pod, &container, &config).await;
     let planted = root.join("writable").join(&id).join("upper/s");
-    while !std::fs::metadata(&planted).is_ok_and(|file| file.permissions().mode() & 0o4000 != 0) {
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-    }
+    joey_tests::eventually("the program is planted", || async {
+        std::fs::metadata(&planted).is_ok_and(|file| file.permissions().mode() & 0o4000 != 0)
+    })
+    .await;
     assert!(!starts_as_nobody(&planted), "{}", planted.display());
 
     let images = root.join("images");

@@ -17,6 +17,7 @@ use joey_streaming::{
     AttachRequest, BoxedDuplex, ExecRequest, Server, SessionIo, StreamError, StreamingConfig,
     Streams, UrlError,
 };
+use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
@@ -168,6 +169,10 @@ async fn connections_without_a_token_take_nobodys_place() {
         max_connections: 1,
         ..StreamingConfig::default()
     };
+    // Both ends of each connection are this process's.
+    let mut files = getrlimit(Resource::Nofile);
+    files.current = files.maximum;
+    setrlimit(Resource::Nofile, files).unwrap();
     let (server, _shutdown) = support::start(config).await;
     let mut silent = Vec::new();
     for _ in 0..1500 {

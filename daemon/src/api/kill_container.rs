@@ -27,9 +27,7 @@ pub async fn kill(
     let record = container.record();
     match (&record.started, record.state()) {
         (Some(started), ContainerState::Running) => {
-            if ends_processes(signal) {
-                state.runtime.note_stop(&container, signal.as_raw());
-            }
+            state.runtime.note_stop(&container, signal.as_raw());
             send(started, signal)?;
         }
         _ => {
@@ -47,19 +45,6 @@ pub async fn kill(
         }
     }
     Ok(KillContainerResponse {})
-}
-
-/// Whether it is sent to end a process: the others tell it something.
-fn ends_processes(signal: Signal) -> bool {
-    [
-        Signal::KILL,
-        Signal::TERM,
-        Signal::INT,
-        Signal::QUIT,
-        Signal::HUP,
-        Signal::ABORT,
-    ]
-    .contains(&signal)
 }
 
 /// A named signal, or a real-time one. What is between them the C library keeps to itself.

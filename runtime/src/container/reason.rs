@@ -2,15 +2,16 @@
 
 use super::oom;
 use crate::ids;
-use crate::model::{Actor, Cause, ContainerState, Exit, Owner, StopRequest};
+use crate::model::{Actor, Cause, ContainerRecord, ContainerState, Exit, Owner, StopRequest};
 use crate::objects::Container;
 use crate::runtime::Runtime;
 
 pub(crate) const SIGKILL: i32 = 9;
+const SIGTERM: i32 = 15;
 
 impl Runtime {
-    /// Notes, before it is sent, a signal that is to end a container; a daemon that is killed
-    /// afterwards still tells who asked.
+    /// Notes, before it is sent, a signal that may end a container; a daemon that is killed
+    /// afterwards still tells who asked. One that need not end it does not displace one that is to.
     pub fn note_stop(&self, container: &Container, signal: i32) {
         let record = container.record();
         if record.state() != ContainerState::Running {
@@ -21,6 +22,10 @@ impl Runtime {
             Ok(Owner::Joey) => Actor::User,
             Ok(Owner::Cri) | Err(_) => Actor::Kubelet,
         };
+        let before = record.asked.as_ref();
+        if before.is_some_and(|asked| is_stop(&record, asked.signal)) && !is_stop(&record, signal) {
+            return;
+        }
         let at = ids::now();
         container.change(|record| record.asked = Some(StopRequest { by, signal, at }));
         self.save_container_or_warn(container);
@@ -29,7 +34,10 @@ impl Runtime {
     /// Completes what a shim told of an end by what is known here. Called while the cgroup is there.
     pub(super) async fn explain(&self, container: &Container, mut exit: Exit) -> Exit {
         let record = container.record();
-        exit.asked.clone_from(&record.asked);
+        let asked = record.asked.as_ref();
+        exit.asked = asked
+            .filter(|asked| explains(&record, asked.signal, &exit.cause))
+            .cloned();
         let Some(told) = exit.oom.take() else {
             return exit;
         };
@@ -53,4 +61,15 @@ impl Runtime {
         exit.oom = Some(known);
         exit
     }
+}
+
+/// Whether the signal asks a container to end. Others may tell it something else: SIGHUP to read
+/// its configuration again.
+fn is_stop(record: &ContainerRecord, signal: i32) -> bool {
+    [SIGTERM, SIGKILL].contains(&signal) || record.launch.stop_signal.cast_signed() == signal
+}
+
+/// Whether an end of this cause may come of the signal.
+fn explains(record: &ContainerRecord, signal: i32, cause: &Cause) -> bool {
+    is_stop(record, signal) || *cause == Cause::Signal(signal)
 }

@@ -94,11 +94,12 @@ fn over(beneath: &Resources, above: &Resources) -> Resources {
             &above.blkio_throttles,
             |throttle| (throttle.major, throttle.minor, throttle.kind),
         ),
-        // Rules are added to those of the devices that the container was made with.
+        // Rules are added to those of the devices that the container was made with. The last one
+        // about a device decides, so one that is given again moves to the end.
         devices: match (&beneath.devices, &above.devices) {
             (Some(beneath), Some(above)) => {
-                let new = above.iter().filter(|rule| !beneath.contains(rule));
-                Some(beneath.iter().chain(new).cloned().collect())
+                let others = beneath.iter().filter(|rule| !above.contains(rule));
+                Some(others.chain(above).cloned().collect())
             }
             (beneath, above) => above.clone().or_else(|| beneath.clone()),
         },

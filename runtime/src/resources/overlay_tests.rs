@@ -1,4 +1,4 @@
-use joey_cgroup::{Throttle, ThrottleKind};
+use joey_cgroup::{DeviceKind, DeviceRule, Throttle, ThrottleKind};
 use proptest::prelude::*;
 
 use super::*;
@@ -133,4 +133,22 @@ fn swap_follows_the_limit_it_equalled() {
     assert_eq!((result.memory_limit, result.memory_swap), (Some(20), None));
     let result = over(&limits(Some(10), Some(30)), &limits(Some(20), None));
     assert_eq!(result.memory_swap, Some(30));
+}
+
+#[test]
+fn the_last_rule_about_a_device_decides_also_when_it_was_given_before() {
+    let rule = |allow| DeviceRule::new(allow, DeviceKind::Char, Some(10), Some(229), "rwm");
+    let given = |allow| Resources {
+        devices: Some(vec![rule(allow)]),
+        ..Resources::default()
+    };
+    for first in [true, false] {
+        let mut overlays = Vec::new();
+        for allow in [first, !first, first] {
+            overlays = changed(&overlays, overlay(LIVE_UPDATE, given(allow)));
+            let once_more = compose(&given(first), &overlays).devices.unwrap();
+            assert_eq!(once_more.last(), Some(&rule(allow)));
+            assert!(once_more.len() <= 2, "{once_more:?}");
+        }
+    }
 }

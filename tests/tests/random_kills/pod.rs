@@ -18,6 +18,8 @@ const POLL: Duration = Duration::from_millis(30);
 const GRACE: i64 = 30;
 /// From a container's last deed to its recorded end, at the most, ns.
 const LATEST_END: i64 = 10_000_000_000;
+/// The message of an end that a lost shim was the cause of.
+const SHIM_LOST: &str = "the pod's monitor ended";
 /// How often something is tried that a kill can make fail.
 const ATTEMPTS: u32 = 20;
 
@@ -299,7 +301,7 @@ impl<'a> Pod<'a> {
             assert!(own && ended && runs == 1, "{case}");
         } else {
             assert!((own && ended) || status.exit_code == 137, "{case}");
-            if status.reason == "ShimLost" {
+            if status.message == SHIM_LOST {
                 assert!(hit.shim, "{case}");
             }
         }
