@@ -198,7 +198,10 @@ cluster_start() { # RUNTIME NODES
 cluster_processes_end() {
     local name
     for name in "$CLUSTER_DIR"/pids/*; do
-        [ ! -e "$name" ] || kill -KILL "$(<"$name")" 2>/dev/null || true
+        [ -e "$name" ] || continue
+        if is_apart "$(<"$name")" mnt; then
+            kill -KILL "$(<"$name")" 2>/dev/null || true
+        fi
         rm -f "$name"
     done
 }
@@ -225,6 +228,8 @@ cluster_stop() {
         node_clean
         node_stop
     done
-    [ ! -e "$CLUSTER_DIR/switch" ] || kill -KILL "$(<"$CLUSTER_DIR/switch")" 2>/dev/null || true
+    if [ -e "$CLUSTER_DIR/switch" ] && is_apart "$(<"$CLUSTER_DIR/switch")" net; then
+        kill -KILL "$(<"$CLUSTER_DIR/switch")" 2>/dev/null || true
+    fi
     rm -rf --one-file-system "$CLUSTER_DIR"
 }

@@ -290,8 +290,16 @@ node_host_check() {
     "$TESTS/tools/leak-check" "$1" "$2" --only mounts,netns,links,cgroups,nft,ipc "${ignore[@]}"
 }
 
+# Whether a process is there and in a namespace that is not ours. A pid on file may have been given to
+# another program since, after a restart of the machine even to one that it needs.
+is_apart() { # PID mnt|net
+    local home
+    home=$(readlink "/proc/$1/ns/$2" 2>/dev/null) && [ "$home" != "$(readlink "/proc/self/ns/$2")" ]
+}
+
 node_end_process() { # PID: asks, waits 10 s, kills
     local attempt
+    is_apart "$1" mnt || return 0
     kill "$1" 2>/dev/null || return 0
     for attempt in $(seq 100); do
         kill -0 "$1" 2>/dev/null || return 0
@@ -343,10 +351,11 @@ node_stop() {
     local pid
     [ -z "$NODE_RUNTIME_PID" ] || node_end_process "$NODE_RUNTIME_PID"
     "$TESTS/tools/registry" stop "$NODE_DIR/registry"
-    for pid in $(node_processes); do
-        kill -KILL "$pid" 2>/dev/null || true
-    done
-    kill -KILL "$NODE_HOLDER" 2>/dev/null || true
+    if is_apart "$NODE_HOLDER" mnt; then
+        for pid in $(node_processes) "$NODE_HOLDER"; do
+            kill -KILL "$pid" 2>/dev/null || true
+        done
+    fi
     wait "$NODE_HOLDER" 2>/dev/null || true
     NODE_HOLDER='' NODE_RUNTIME_PID=''
     remove_group "$NODE_GROUP"

@@ -115,8 +115,11 @@ def jobs_complete_and_give_up(cluster, space):
 
 
 def important_pod_displaces_another(cluster, space):
+    # Two of these do not fit in a node, one does.
+    processors = int(space.get("nodes")["items"][0]["status"]["allocatable"]["cpu"])
+
     def needs(name, **spec):
-        return pod(name, container(resources={"requests": {"cpu": "1200m"}}), **spec)
+        return pod(name, container(resources={"requests": {"cpu": f"{600 * processors}m"}}), **spec)
     names = [f"{space.name}-low", f"{space.name}-high"]
     space.create(*({"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass",
                     "metadata": {"name": name}, "value": 1000 * value}
