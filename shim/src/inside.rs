@@ -8,6 +8,7 @@ use std::path::{Component, Path};
 
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, mkdirat, openat, openat2};
 use rustix::io::Errno;
+use rustix::path::Arg;
 
 use crate::error::{Failure, Result, Step};
 use crate::rootfs::{Volume, prefixed};
@@ -95,11 +96,10 @@ pub fn read_only_root() -> Result<()> {
 /// Puts a pty's slave at /dev/console.
 pub fn mount_console(slave: &OwnedFd) -> Result<()> {
     // The last component is never followed: an image may hold a link there (CVE-2025-52565).
-    let dev = openat2(
+    let dev = open_within(
         open_root()?,
         "dev",
-        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
-        Mode::empty(),
+        OFlags::PATH | OFlags::DIRECTORY,
         ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
     )
     .step("open /dev")?;
@@ -127,17 +127,35 @@ pub fn open_proc(path: &str, flags: OFlags) -> Result<OwnedFd> {
         return Err(Failure::with_errno(libc::EPERM, "/proc is not procfs"));
     }
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_XDEV | ResolveFlags::NO_MAGICLINKS;
-    Ok(openat2(
-        proc,
-        path,
-        flags | OFlags::CLOEXEC,
-        Mode::empty(),
-        resolve,
-    )?)
+    Ok(open_within(proc, path, flags, resolve)?)
 }
 
 fn is_proc(fd: &OwnedFd) -> Result<bool> {
     Ok(u64::try_from(rustix::fs::fstatfs(fd)?.f_type).is_ok_and(|magic| magic == PROC_MAGIC))
+}
+
+/// Attempts of [`open_within`] until EAGAIN is taken for an answer.
+const OPEN_ATTEMPTS: u32 = 1000;
+
+/// `openat2(2)`. Where a path goes up, the kernel says EAGAIN when anything on the host was renamed or
+/// mounted meanwhile: that is tried again, but not for ever for a container that renames all the time.
+pub fn open_within<P: Arg + Copy>(
+    dir: impl AsFd,
+    path: P,
+    flags: OFlags,
+    resolve: ResolveFlags,
+) -> rustix::io::Result<OwnedFd> {
+    let open = || {
+        let flags = flags | OFlags::CLOEXEC;
+        openat2(dir.as_fd(), path, flags, Mode::empty(), resolve)
+    };
+    for _ in 1..OPEN_ATTEMPTS {
+        match open() {
+            Err(Errno::AGAIN) => {}
+            opened => return opened,
+        }
+    }
+    open()
 }
 
 /// The root of this process.
@@ -160,15 +178,7 @@ pub fn make_dirs(path: &str) -> Result<OwnedFd> {
 fn mount_point(path: &str, directory: bool) -> Result<OwnedFd> {
     let root = open_root()?;
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    let find = |path: &Path| {
-        openat2(
-            &root,
-            path,
-            OFlags::PATH | OFlags::CLOEXEC,
-            Mode::empty(),
-            resolve,
-        )
-    };
+    let find = |path: &Path| open_within(&root, path, OFlags::PATH, resolve);
     let path = Path::new(path);
     match find(path) {
         Ok(found) => return Ok(found),

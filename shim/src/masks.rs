@@ -6,11 +6,11 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, openat2};
+use rustix::fs::{FileType, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use crate::error::{Failure, Result, Step};
-use crate::inside::open_root;
+use crate::inside::{open_root, open_within};
 use crate::sys::{self, MountChange};
 use crate::template::{self, attach, clone_tree};
 
@@ -40,8 +40,8 @@ impl Masks {
 /// The container's own /dev/null, before a volume can cover it.
 pub fn open_null() -> Result<OwnedFd> {
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS;
-    let null = openat2(open_root()?, "dev/null", flags(), Mode::empty(), resolve)
-        .step("open /dev/null")?;
+    let null =
+        open_within(open_root()?, "dev/null", OFlags::PATH, resolve).step("open /dev/null")?;
     let stat = rustix::fs::fstat(&null).step("look at /dev/null")?;
     let device = FileType::from_raw_mode(stat.st_mode).is_char_device()
         && stat.st_rdev == rustix::fs::makedev(1, 3);
@@ -52,14 +52,10 @@ pub fn open_null() -> Result<OwnedFd> {
     Ok(null)
 }
 
-fn flags() -> OFlags {
-    OFlags::PATH | OFlags::CLOEXEC
-}
-
 /// Links are followed inside the root; None where nothing is there.
 fn find(path: &str) -> Result<Option<OwnedFd>> {
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    match openat2(open_root()?, path, flags(), Mode::empty(), resolve) {
+    match open_within(open_root()?, path, OFlags::PATH, resolve) {
         Ok(found) => Ok(Some(found)),
         Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
         Err(error) => Err(error.into()),

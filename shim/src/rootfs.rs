@@ -6,7 +6,7 @@
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use joey_proto::shim::{Bind, Propagation, Rootfs};
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, UnmountFlags, fsconfig_create,
@@ -14,6 +14,7 @@ use rustix::mount::{
 };
 
 use crate::error::{Failure, Result, Step};
+use crate::inside::open_within;
 use crate::namespaces::{Pod, make_user};
 use crate::selinux;
 use crate::sys::{self, MountChange};
@@ -327,14 +328,7 @@ fn open_volume(bind: &Bind, pod: &Pod) -> Result<Source> {
 
 fn open_beneath(root: BorrowedFd<'_>, path: &str) -> Result<OwnedFd> {
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    openat2(
-        root,
-        path,
-        OFlags::PATH | OFlags::CLOEXEC,
-        Mode::empty(),
-        resolve,
-    )
-    .step_with(|| format!("find the sub path {path}"))
+    open_within(root, path, OFlags::PATH, resolve).step_with(|| format!("find the sub path {path}"))
 }
 
 enum IdMap<'a> {
