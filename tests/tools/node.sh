@@ -297,6 +297,12 @@ is_apart() { # PID mnt|net
     home=$(readlink "/proc/$1/ns/$2" 2>/dev/null) && [ "$home" != "$(readlink "/proc/self/ns/$2")" ]
 }
 
+# Whether a process is there and in the node, also for a caller who is there.
+node_has() { # PID
+    local home
+    home=$(readlink "/proc/$1/ns/mnt" 2>/dev/null) && [ "$home" = "$(readlink "/proc/$NODE_HOLDER/ns/mnt")" ]
+}
+
 node_end_process() { # PID: asks, waits 10 s, kills
     local attempt
     is_apart "$1" mnt || return 0
