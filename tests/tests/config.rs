@@ -1,10 +1,24 @@
 //! The daemon's configuration and signals.
 #![allow(clippy::unwrap_used)]
 
-use std::process::Command;
+use std::path::Path;
+use std::process::{Command, Output};
 
 use joey_proto::cri::*;
 use joey_tests::{Stand, binary, container_spec, eventually};
+
+/// A daemon whose root, state and configuration are in a folder, until it ends.
+fn run(folder: &Path) -> Output {
+    Command::new(binary("joeyd"))
+        .arg("--config")
+        .arg(folder.join("config.toml"))
+        .arg("--root")
+        .arg(folder.join("root"))
+        .arg("--state")
+        .arg(folder.join("state"))
+        .output()
+        .unwrap()
+}
 
 #[test]
 fn a_wrong_configuration_is_refused_with_its_key() {
@@ -18,15 +32,7 @@ fn a_wrong_configuration_is_refused_with_its_key() {
         ("[network]\nsubnets = [\"10.0.0.0/99\"]\n", "subnets"),
     ] {
         std::fs::write(&file, text).unwrap();
-        let ended = Command::new(binary("joeyd"))
-            .arg("--config")
-            .arg(&file)
-            .arg("--root")
-            .arg(folder.path().join("root"))
-            .arg("--state")
-            .arg(folder.path().join("state"))
-            .output()
-            .unwrap();
+        let ended = run(folder.path());
         let error = String::from_utf8(ended.stderr).unwrap();
         assert!(!ended.status.success(), "{text}");
         assert!(error.contains(named), "{text}: {error}");
@@ -48,13 +54,7 @@ fn a_wrong_configuration_is_refused_with_its_key() {
         ),
     ] {
         std::fs::write(&file, text).unwrap();
-        let ended = Command::new(binary("joeyd"))
-            .arg("--config")
-            .arg(&file)
-            .arg("--root")
-            .arg(folder.path().join("root"))
-            .output()
-            .unwrap();
+        let ended = run(folder.path());
         let error = String::from_utf8(ended.stderr).unwrap();
         assert!(
             !ended.status.success() && error.contains(key),
